@@ -1,0 +1,303 @@
+//! One chat client: two threads, as in Go. [`read_pump`] is the only one that reads from the socket, [`write_pump`] the
+//! only one that writes to it.
+//!
+//! The two end together, whoever notices first. The reader leaves through [`Registration`], whose `Drop` tells the hub;
+//! the hub drops the outbox; the writer writes what is left and the close frame. A writer that fails shuts the socket
+//! down, which the reader sees as the end of the stream.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use log::{info, warn};
+use tungstenite::error::{CapacityError, Error};
+use tungstenite::protocol::frame::coding::CloseCode;
+use tungstenite::protocol::{Message, Role, WebSocket, WebSocketConfig};
+use tungstenite::{Bytes, Utf8Bytes};
+
+use crate::config::Config;
+use crate::hub::{Event, Newcomer, Nickname};
+use crate::message::{self, CloseReason, Rejection, Request};
+use crate::outbox::{self, Controls, Mail, Outbox, Status};
+
+/// Bytes read at a time; tungstenite allocates the buffer at once, so it counts for each idle client.
+const READ_BUFFER_BYTES: usize = 1024;
+/// How long a closed connection waits for the other side to close too, so that it sees the close frame and not a reset.
+const LINGER: Duration = Duration::from_secs(1);
+/// Stack of a writer; it formats nothing and calls nothing deep.
+const WRITER_STACK_BYTES: usize = 128 * 1024;
+
+/// Number of a connection, never used again.
+pub type ClientId = u64;
+
+/// An accepted connection, shared by its threads and the server that may have to cut it. One file descriptor: `&TcpStream`
+/// reads and writes.
+pub struct Connection {
+    /// Its number.
+    pub id: ClientId,
+    /// The other side.
+    pub peer: SocketAddr,
+    /// The socket.
+    pub stream: TcpStream,
+    /// It has become a WebSocket, and the hub will close it.
+    pub upgraded: AtomicBool,
+}
+
+/// An accepted upgrade.
+pub struct Upgrade {
+    /// The `101` response.
+    pub response: Bytes,
+    /// Bytes that came after the request head.
+    pub leftover: Vec<u8>,
+    /// Who wants to join which room, or what is wrong with the names.
+    pub joining: Result<(Nickname, String), CloseReason>,
+}
+
+/// Serves a chat client until it has gone, on this thread and one more.
+///
+/// # Errors
+/// Gives the reason when the system has no thread for the writer; nothing has been sent then.
+pub fn serve_ws(
+    connection: &Arc<Connection>,
+    upgrade: Upgrade,
+    inbox: &Sender<Event>,
+    config: &Arc<Config>,
+) -> io::Result<()> {
+    let (outbox, controls, mail) = outbox::channel(config.queue);
+    connection.stream.set_write_timeout(Some(config.write_timeout))?;
+    connection.stream.set_read_timeout(Some(config.ping_timeout))?;
+    let writer = spawn_writer(mail, connection.clone(), config.clone())?;
+    controls.set_writer(writer.thread().clone());
+    // Locals are dropped last to first, also by a panic: the hub hears of it, the writer ends, and then it is joined.
+    let writer = JoinOnDrop(Some(writer));
+    let controls = controls;
+
+    let _ = outbox.try_send(upgrade.response);
+    let reason = match upgrade.joining {
+        Ok((name, room)) => {
+            info!("client {} from {} joins {room} as {name}", connection.id, connection.peer);
+            let registration = Registration::new(connection.id, name, room, outbox, inbox);
+            read_pump(connection, upgrade.leftover, &controls, registration, config)
+        }
+        Err(reason) => {
+            refuse(outbox, reason);
+            reason
+        }
+    };
+    read_to_end(&connection.stream);
+    // Whoever saw the end first knows why: the hub that evicted it, or the reader whose socket broke.
+    let reason = controls.reason().unwrap_or(reason);
+    drop(controls);
+    drop(writer);
+    info!("client {} from {} gone: {} {}", connection.id, connection.peer, reason.code(), reason.name());
+    Ok(())
+}
+
+/// Reads messages and hands them to the hub. Returns why it ended.
+fn read_pump(
+    connection: &Connection,
+    leftover: Vec<u8>,
+    controls: &Controls,
+    mut registration: Registration,
+    config: &Config,
+) -> CloseReason {
+    let bytes_max = Some(message::frame_bytes_max(config.max_message_bytes));
+    let limits = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(0)
+        .max_frame_size(bytes_max)
+        .max_message_size(bytes_max);
+    let half = ReadHalf { stream: &connection.stream, controls };
+    let mut socket = WebSocket::from_partially_read(half, leftover, Role::Server, Some(limits));
+    registration.reason = loop {
+        match socket.read() {
+            Ok(Message::Text(text)) => match event(connection.id, &text, config) {
+                Ok(event) => registration.send(event),
+                Err(reason) => break reason,
+            },
+            Ok(Message::Binary(_)) => break CloseReason::Binary,
+            // Any frame is a sign of life, and tungstenite answers pings at the next read.
+            Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {}
+            // tungstenite puts this code in place of one that must not be sent (RFC 6455, 7.4.1).
+            Ok(Message::Close(Some(frame))) if frame.code == CloseCode::Protocol => break CloseReason::ProtocolError,
+            Ok(Message::Close(_)) => break CloseReason::ClientClosed,
+            Err(error) => break close_reason(&error),
+        }
+    };
+    registration.reason
+}
+
+/// What a text message asks of the hub.
+fn event(id: ClientId, text: &Utf8Bytes, config: &Config) -> Result<Event, CloseReason> {
+    match Request::parse(text, config.max_message_bytes) {
+        Ok(Request::Public { content, receipt }) => Ok(Event::Publish { id, content, receipt }),
+        Ok(Request::Private { to, content, receipt }) => Ok(Event::Whisper { id, to, content, receipt }),
+        Err(Rejection::Error(complaint)) => Ok(Event::Complain { id, complaint }),
+        Err(Rejection::TooBig) => Err(CloseReason::TooBig),
+    }
+}
+
+fn close_reason(error: &Error) -> CloseReason {
+    match error {
+        Error::Capacity(CapacityError::MessageTooLong { .. }) => CloseReason::TooBig,
+        Error::Utf8(_) => CloseReason::InvalidUtf8,
+        // The end of the stream without a close frame, which tungstenite counts as a broken protocol.
+        Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => CloseReason::ConnectionLost,
+        Error::Protocol(_) => CloseReason::ProtocolError,
+        // The read timeout is the heartbeat's.
+        Error::Io(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+            CloseReason::PingTimeout
+        }
+        _ => CloseReason::ConnectionLost,
+    }
+}
+
+/// Writes what the hub queues, pings the client, and says goodbye.
+fn write_pump(mut mail: Mail, connection: &Connection, config: &Config) {
+    // However this thread ends, the reader must not be left waiting on the socket.
+    let _cut = CutOnDrop(&connection.stream);
+    if let Err(error) = write_until_closed(&mut mail, &connection.stream, config) {
+        mail.set_reason(match error.kind() {
+            ErrorKind::TimedOut => CloseReason::TooSlow,
+            _ => CloseReason::ConnectionLost,
+        });
+        return;
+    }
+    // Closing by the book (RFC 6455, 7.1.1): send, shut down the write half, let the reader see the other side's end.
+    let _ = connection.stream.shutdown(Shutdown::Write);
+    let deadline = Instant::now() + LINGER;
+    while !mail.reader_done() {
+        match deadline.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => break,
+            left => mail.wait(left),
+        }
+    }
+}
+
+/// Ends well once the hub has closed the outbox and the close frame is out.
+fn write_until_closed(mail: &mut Mail, stream: &TcpStream, config: &Config) -> io::Result<()> {
+    let mut next_ping = Instant::now() + config.ping_interval;
+    while mail.write_queued(stream, config.write_timeout)? == Status::Open {
+        let now = Instant::now();
+        if next_ping <= now {
+            mail.write(stream, message::ping_frame(), config.write_timeout)?;
+            next_ping = now + config.ping_interval;
+        }
+        mail.wait(next_ping - now);
+    }
+    // Without a reason the hub itself has failed.
+    let reason = mail.reason().unwrap_or(CloseReason::InternalError);
+    mail.write(stream, reason.to_frame(), config.write_timeout)
+}
+
+fn spawn_writer(mail: Mail, connection: Arc<Connection>, config: Arc<Config>) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new()
+        .name(format!("writer {}", connection.id))
+        .stack_size(WRITER_STACK_BYTES)
+        .spawn(move || write_pump(mail, &connection, &config))
+}
+
+/// Tells a newcomer what it can mend, and closes.
+pub fn refuse(outbox: Outbox, reason: CloseReason) {
+    if let Some(advice) = reason.advice() {
+        let error =
+            message::ServerMessage::Error { code: reason.name(), content: advice, receipt: None, ts: message::now() };
+        let _ = outbox.try_send(error.to_frame());
+    }
+    outbox.close(reason);
+}
+
+/// Reads away what still comes. The writer, which lingers only so long, bounds it.
+fn read_to_end(mut stream: &TcpStream) {
+    let mut buffer = [0; READ_BUFFER_BYTES];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+}
+
+/// The client's place in the hub. Its `Drop` is the one way out, taken by a panic too.
+struct Registration {
+    id: ClientId,
+    inbox: Sender<Event>,
+    reason: CloseReason,
+}
+
+impl Registration {
+    fn new(id: ClientId, name: Nickname, room: String, outbox: Outbox, inbox: &Sender<Event>) -> Registration {
+        let registration = Registration { id, inbox: inbox.clone(), reason: CloseReason::InternalError };
+        registration.send(Event::Register(Newcomer { id, name, room, outbox }));
+        registration
+    }
+
+    /// Waits while the hub's inbox is full, and so does the client, by TCP.
+    fn send(&self, event: Event) {
+        if self.inbox.send(event).is_err() {
+            // The hub has ended; it dropped the outbox, and the writer says goodbye.
+            warn!("client {}: the hub has ended", self.id);
+        }
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.send(Event::Unregister { id: self.id, reason: self.reason });
+    }
+}
+
+/// tungstenite's view of the socket. It reads, and its answers to pings go through the outbox: two framers on one socket
+/// would interleave their bytes.
+struct ReadHalf<'a> {
+    stream: &'a TcpStream,
+    controls: &'a Controls,
+}
+
+impl Read for ReadHalf<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // With a timeout set, a signal interrupts a read even under SA_RESTART (signal(7)).
+        loop {
+            match self.stream.read(buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+}
+
+impl Write for ReadHalf<'_> {
+    /// Takes a whole control frame: tungstenite writes each at once, since its write buffer is set to hold none.
+    fn write(&mut self, frame: &[u8]) -> io::Result<usize> {
+        self.controls.send(Bytes::copy_from_slice(frame));
+        Ok(frame.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct CutOnDrop<'a>(&'a TcpStream);
+
+impl Drop for CutOnDrop<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.shutdown(Shutdown::Both);
+    }
+}
+
+struct JoinOnDrop(Option<JoinHandle<()>>);
+
+impl Drop for JoinOnDrop {
+    fn drop(&mut self) {
+        if self.0.take().is_some_and(|thread| thread.join().is_err()) {
+            warn!("a writer panicked; only its client is gone");
+        }
+    }
+}

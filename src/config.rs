@@ -1,0 +1,102 @@
+//! The options: flags over environment over defaults, checked once at start.
+
+use std::time::Duration;
+
+use clap::builder::RangedU64ValueParser;
+use clap::{CommandFactory, Parser};
+
+/// Longest duration an option takes: deadlines are computed by adding it to the clock, which must not overflow.
+const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Everything that can be set. Each flag is also an environment variable, `PARLOUR_` and its name.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "parlour",
+    version,
+    about = "A small WebSocket chat server. Without options it serves http://127.0.0.1:8080/",
+    after_help = "Durations take a unit: 500ms, 30s, 2m. The log goes to standard error; RUST_LOG=debug shows more."
+)]
+pub struct Config {
+    /// Address and port to listen on; [::]:8080 takes IPv6 and IPv4, port 0 any free one
+    #[arg(long, env = "PARLOUR_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
+    pub listen: String,
+
+    /// Public messages a room remembers and shows to a newcomer
+    #[arg(long, env = "PARLOUR_HISTORY", value_name = "MESSAGES", default_value = "100")]
+    #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(0..=100_000))]
+    pub history: usize,
+
+    /// Entries queued for a client that reads slowly, before it is dropped with 1013
+    #[arg(long, env = "PARLOUR_QUEUE", value_name = "ENTRIES", default_value = "256")]
+    #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=65_536))]
+    pub queue: usize,
+
+    /// Longest content of a message, in bytes of UTF-8
+    #[arg(long, env = "PARLOUR_MAX_MESSAGE_BYTES", value_name = "BYTES", default_value = "4096")]
+    #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20))]
+    pub max_message_bytes: usize,
+
+    /// Rooms kept, empty ones with their history included; the one empty longest gives way
+    #[arg(long, env = "PARLOUR_MAX_ROOMS", value_name = "ROOMS", default_value = "1000")]
+    #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
+    pub max_rooms: usize,
+
+    /// Time between the pings sent to each client
+    #[arg(long, env = "PARLOUR_PING_INTERVAL", value_name = "DURATION", default_value = "30s")]
+    #[arg(value_parser = duration)]
+    pub ping_interval: Duration,
+
+    /// A client is closed with 4408 when nothing came from it for this long; longer than --ping-interval
+    #[arg(long, env = "PARLOUR_PING_TIMEOUT", value_name = "DURATION", default_value = "75s")]
+    #[arg(value_parser = duration)]
+    pub ping_timeout: Duration,
+
+    /// Time a client has to send its whole request head
+    #[arg(long, env = "PARLOUR_HANDSHAKE_TIMEOUT", value_name = "DURATION", default_value = "10s")]
+    #[arg(value_parser = duration)]
+    pub handshake_timeout: Duration,
+
+    /// Time a client has to take what is being written to it
+    #[arg(long, env = "PARLOUR_WRITE_TIMEOUT", value_name = "DURATION", default_value = "10s")]
+    #[arg(value_parser = duration)]
+    pub write_timeout: Duration,
+
+    /// Time between a stop signal and the end of the process, at most
+    #[arg(long, env = "PARLOUR_SHUTDOWN_TIMEOUT", value_name = "DURATION", default_value = "5s")]
+    #[arg(value_parser = duration)]
+    pub shutdown_timeout: Duration,
+}
+
+impl Config {
+    /// Reads the options from `args` (the program's name first) and the environment, and checks that they go together.
+    ///
+    /// # Errors
+    /// What clap says of a bad option, and of `--help` and `--version`, which are no failures.
+    pub fn read<I, T>(args: I) -> Result<Config, clap::Error>
+    where
+        I: IntoIterator<Item = T>,
+        T: Into<std::ffi::OsString> + Clone,
+    {
+        let config = Config::try_parse_from(args)?;
+        if config.ping_timeout <= config.ping_interval {
+            let problem = format!(
+                "--ping-timeout ({}) must be longer than --ping-interval ({}), or clients that answer every ping are dropped",
+                humantime::format_duration(config.ping_timeout),
+                humantime::format_duration(config.ping_interval),
+            );
+            return Err(Config::command().error(clap::error::ErrorKind::ValueValidation, problem));
+        }
+        Ok(config)
+    }
+}
+
+/// A duration that is neither zero nor so long that a deadline would overflow.
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration =
+        humantime::parse_duration(text).map_err(|error| format!("{error}; write it like 500ms, 30s or 2m"))?;
+    match duration {
+        Duration::ZERO => Err("it must be longer than zero".into()),
+        _ if duration > DURATION_MAX => Err("it must be at most 365 days".into()),
+        _ => Ok(duration),
+    }
+}

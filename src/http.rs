@@ -1,0 +1,182 @@
+//! Just enough HTTP/1.1 for a chat server: one request head, read under a byte cap and a deadline, and one response, after
+//! which the connection is closed.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+
+use tungstenite::Bytes;
+use tungstenite::handshake::server::write_response;
+use tungstenite::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
+use tungstenite::http::{self, StatusCode, Version};
+
+/// Longest request head. Browsers send about 600 bytes, and cookies of other sites on the same host.
+pub const HEAD_BYTES_MAX: usize = 8 * 1024;
+/// Most header lines in a head.
+pub const HEADERS_MAX: usize = 64;
+/// Bytes read at a time.
+const READ_BYTES: usize = 1024;
+/// How long, and for how many bytes, a refused client may go on sending before it is cut off. Cut off at once, it would
+/// see a reset in place of the response.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES_MAX: usize = 64 * 1024;
+
+/// A request head.
+pub type Request = http::Request<()>;
+/// A response with its body.
+pub type Response = http::Response<Bytes>;
+
+/// Why there is no request head.
+#[derive(Debug, PartialEq, Eq)]
+pub enum HeadError {
+    /// The client hung up first.
+    Closed,
+    /// The deadline is over.
+    TimedOut,
+    /// Over [`HEAD_BYTES_MAX`] or [`HEADERS_MAX`].
+    TooLarge,
+    /// Not a request, and why.
+    Malformed(String),
+}
+
+/// Reads a request head and whatever came right behind it, all within `timeout`, however it trickles.
+///
+/// # Errors
+/// [`HeadError`] says what was wrong; each but `Closed` has a [`response`](HeadError::response).
+pub fn read_head(stream: &TcpStream, timeout: Duration) -> Result<(Request, Vec<u8>), HeadError> {
+    let deadline = Instant::now() + timeout;
+    let mut bytes = Vec::with_capacity(READ_BYTES);
+    let mut chunk = [0; READ_BYTES];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(HeadError::TimedOut);
+        }
+        // Only a socket that is gone refuses a timeout that is not zero.
+        stream.set_read_timeout(Some(left)).map_err(|_| HeadError::Closed)?;
+        let mut socket = stream;
+        let n = match socket.read(&mut chunk) {
+            Ok(0) => return Err(HeadError::Closed),
+            Ok(n) => n,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(HeadError::TimedOut),
+            Err(_) => return Err(HeadError::Closed),
+        };
+        // The blank line may straddle two reads. Only then is the head parsed, once.
+        let from = bytes.len().saturating_sub(3);
+        bytes.extend_from_slice(&chunk[..n]);
+        if ends_head(&bytes[from..]) {
+            return parse_head(bytes);
+        }
+        if bytes.len() > HEAD_BYTES_MAX {
+            return Err(HeadError::TooLarge);
+        }
+    }
+}
+
+/// Whether there is an empty line. A lone LF counts as a line's end (RFC 9112, 2.2).
+fn ends_head(bytes: &[u8]) -> bool {
+    bytes.windows(2).any(|pair| pair == b"\n\n") || bytes.windows(3).any(|triple| triple == b"\n\r\n")
+}
+
+/// Parses a whole request head and gives back what stands behind it.
+///
+/// # Errors
+/// [`HeadError::Malformed`] or [`HeadError::TooLarge`].
+pub fn parse_head(mut bytes: Vec<u8>) -> Result<(Request, Vec<u8>), HeadError> {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut head = httparse::Request::new(&mut headers);
+    let length = match head.parse(&bytes) {
+        Ok(httparse::Status::Complete(length)) if length <= HEAD_BYTES_MAX => length,
+        Ok(httparse::Status::Complete(_)) | Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooLarge),
+        Ok(httparse::Status::Partial) => return Err(malformed("the head is not complete")),
+        Err(error) => return Err(malformed(error)),
+    };
+    let mut request = http::Request::builder()
+        .method(head.method.unwrap_or_default())
+        .uri(head.path.unwrap_or_default())
+        .version(if head.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 });
+    for header in head.headers.iter() {
+        request = request.header(header.name, header.value);
+    }
+    let request = request.body(()).map_err(malformed)?;
+    // RFC 9112, 3.2.
+    if request.version() == Version::HTTP_11 && request.headers().get_all(HOST).iter().count() != 1 {
+        return Err(malformed("HTTP/1.1 takes exactly one Host header"));
+    }
+    Ok((request, bytes.split_off(length)))
+}
+
+fn malformed(problem: impl ToString) -> HeadError {
+    HeadError::Malformed(problem.to_string())
+}
+
+impl HeadError {
+    /// What the client is told.
+    pub fn response(&self) -> Option<Response> {
+        match self {
+            HeadError::Closed => None,
+            HeadError::TimedOut => {
+                Some(text(StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time".to_owned()))
+            }
+            HeadError::TooLarge => {
+                Some(text(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the request head is too large".to_owned()))
+            }
+            HeadError::Malformed(problem) => Some(text(StatusCode::BAD_REQUEST, format!("not a request: {problem}"))),
+        }
+    }
+}
+
+/// A response of one line of text.
+pub fn text(status: StatusCode, line: impl Into<String>) -> Response {
+    let mut body = line.into();
+    body.push('\n');
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+/// The same response with one more header.
+pub fn with_header(mut response: Response, name: HeaderName, value: &'static str) -> Response {
+    response.headers_mut().insert(name, HeaderValue::from_static(value));
+    response
+}
+
+/// The response as bytes, without its body where the request was `HEAD`.
+pub fn to_bytes(mut response: Response, head_only: bool) -> Bytes {
+    let length = response.body().len().into();
+    response.headers_mut().insert(CONTENT_LENGTH, length);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    let mut bytes = Vec::new();
+    write_response(&mut bytes, &response).expect("a Vec takes every write, and our headers are text");
+    if !head_only {
+        bytes.extend_from_slice(response.body());
+    }
+    bytes.into()
+}
+
+/// Sends the response and closes: the write half, then, once the client has seen the end or the linger is over, all.
+///
+/// # Errors
+/// What the socket says; the client is gone then.
+pub fn respond(mut stream: &TcpStream, response: &[u8]) -> io::Result<()> {
+    stream.write_all(response)?;
+    stream.shutdown(Shutdown::Write)?;
+    let deadline = Instant::now() + LINGER;
+    let mut chunk = [0; READ_BYTES];
+    let mut bytes_left = LINGER_BYTES_MAX;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() || bytes_left == 0 {
+            return Ok(());
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(&mut chunk) {
+            Ok(0) => return Ok(()),
+            Ok(n) => bytes_left = bytes_left.saturating_sub(n),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return Ok(()),
+        }
+    }
+}

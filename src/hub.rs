@@ -1,0 +1,272 @@
+//! The hub: one thread that owns every room and member, and never waits for any of them.
+//!
+//! [`Hub::run`] turns readiness into an [`Event`]; [`Hub::handle`] decides. `handle` does no I/O and reads no clock, so
+//! the tests drive it without a thread or a socket.
+//!
+//! All events come through one inbox. Go's three channels are unbuffered, so each client's events keep their order;
+//! with three buffered ones `select!` would pick at random, and a message could be handled before its sender's
+//! registration.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, never, select};
+
+use crate::client::{ClientId, refuse};
+use crate::config::Config;
+use crate::message::{self, CloseReason, Complaint, Timestamp};
+use crate::outbox::Outbox;
+use crate::room::{Member, Room};
+
+/// Events the inbox holds before readers wait, and with them, by TCP, their clients.
+pub const INBOX_EVENTS: usize = 1024;
+/// Events handled before what they caused is sent on, at most.
+const TURN_EVENTS_MAX: usize = 256;
+/// Four letters or digits make this many guest names.
+const GUEST_NAMES: u32 = 36 * 36 * 36 * 36;
+
+/// What happens to the hub.
+pub enum Event {
+    /// A client has connected.
+    Register(Newcomer),
+    /// A client has gone, or must go.
+    Unregister { id: ClientId, reason: CloseReason },
+    /// A message to the whole room.
+    Publish { id: ClientId, content: String, receipt: Option<String> },
+    /// A message to one member.
+    Whisper { id: ClientId, to: String, content: String, receipt: Option<String> },
+    /// Something the client sent could not be read. It passes through the hub to keep its place among the answers.
+    Complain { id: ClientId, complaint: Complaint },
+    /// Somebody asks whether the hub is alive; dropping the sender unused would say no.
+    Health(Sender<()>),
+    /// The server stops: everybody is sent away, and newcomers are refused.
+    Stop,
+}
+
+/// A client that wants to join a room.
+pub struct Newcomer {
+    /// Its number, never used before.
+    pub id: ClientId,
+    /// The name it wants.
+    pub name: Nickname,
+    /// The room, whose name keeps the rules.
+    pub room: String,
+    /// The way to it.
+    pub outbox: Outbox,
+}
+
+/// The name a newcomer wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Nickname {
+    /// Its own choice, which keeps the rules.
+    Chosen(String),
+    /// Any `guest-xxxx`; the number, from the system's random source, is where the search for a free one begins.
+    Guest(u32),
+}
+
+impl fmt::Display for Nickname {
+    /// For the log: a chosen name quoted, with whatever could upset a terminal escaped.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Nickname::Chosen(name) => write!(f, "{name:?}"),
+            Nickname::Guest(_) => f.write_str("a guest"),
+        }
+    }
+}
+
+/// All state of the chat.
+pub struct Hub {
+    config: Arc<Config>,
+    rooms: HashMap<Arc<str>, Room>,
+    /// The room each client is in. The one list of who is connected.
+    clients: HashMap<ClientId, Arc<str>>,
+    /// Rooms without members, the one empty longest first.
+    empty: BTreeMap<u64, Arc<str>>,
+    /// Rooms with something to send at the end of the turn.
+    dirty: Vec<Arc<str>>,
+    /// Times that a room has been created or become empty: orders `empty`, and tells one life of a room from the next.
+    lives: u64,
+    /// Random for each run of the server, the first part of every epoch.
+    run_id: u64,
+    stopping: bool,
+}
+
+impl Hub {
+    /// A hub without rooms. `run_id` must differ from one run of the server to the next.
+    pub fn new(config: Arc<Config>, run_id: u64) -> Hub {
+        Hub {
+            config,
+            rooms: HashMap::new(),
+            clients: HashMap::new(),
+            empty: BTreeMap::new(),
+            dirty: Vec::new(),
+            lives: 0,
+            run_id,
+            stopping: false,
+        }
+    }
+
+    /// Handles events until every sender of the inbox is gone. `stop` comes once, by a message or by being dropped.
+    pub fn run(mut self, inbox: &Receiver<Event>, mut stop: Receiver<()>) {
+        loop {
+            let event = select! {
+                recv(inbox) -> event => match event {
+                    Ok(event) => event,
+                    Err(_) => return,
+                },
+                recv(stop) -> _ => {
+                    stop = never();
+                    // What has been said already is delivered before the goodbye.
+                    self.turn(inbox.try_iter().take(INBOX_EVENTS));
+                    Event::Stop
+                }
+            };
+            self.turn(std::iter::once(event).chain(inbox.try_iter().take(TURN_EVENTS_MAX - 1)));
+        }
+    }
+
+    /// Handles what has piled up, then sends each member all of it as one entry. It never waits for more: one event
+    /// alone goes out at once.
+    fn turn(&mut self, events: impl Iterator<Item = Event>) {
+        let now = message::now();
+        for event in events {
+            self.handle(event, now);
+        }
+        self.flush(now);
+    }
+
+    /// Decides about one event. What the rooms are to hear waits for [`flush`](Hub::flush).
+    pub fn handle(&mut self, event: Event, now: Timestamp) {
+        match event {
+            Event::Register(newcomer) => self.register(newcomer, now),
+            Event::Unregister { id, reason } => self.remove(id, reason, now),
+            Event::Publish { id, content, receipt } => {
+                let history_max = self.config.history;
+                self.with_room(id, |room| room.publish(id, &content, receipt.as_deref(), history_max, now));
+            }
+            Event::Whisper { id, to, content, receipt } => {
+                self.with_room(id, |room| room.whisper(id, &to, &content, receipt.as_deref(), now));
+            }
+            Event::Complain { id, complaint } => {
+                self.with_room(id, |room| room.complain(id, &complaint, now));
+            }
+            // The asker may have given up waiting.
+            Event::Health(answer) => drop(answer.try_send(())),
+            Event::Stop => self.stop(),
+        }
+    }
+
+    /// Sends what the turn has gathered. A member whose queue is full goes, which the others are told, which may fill
+    /// another's queue: so until nothing is left.
+    pub fn flush(&mut self, now: Timestamp) {
+        while let Some(name) = self.dirty.pop() {
+            let Some(room) = self.rooms.get_mut(&name) else { continue };
+            for id in room.flush() {
+                self.remove(id, CloseReason::TooSlow, now);
+            }
+        }
+    }
+
+    fn register(&mut self, newcomer: Newcomer, now: Timestamp) {
+        let Newcomer { id, name, room, outbox } = newcomer;
+        if self.stopping {
+            return outbox.close(CloseReason::ServerShutdown);
+        }
+        let Some(key) = self.find_or_create(&room) else {
+            return refuse(outbox, CloseReason::RoomLimit);
+        };
+        let room = self.rooms.get_mut(&key).expect("find_or_create gives the key of a room");
+        let name = match name {
+            Nickname::Chosen(name) => name,
+            Nickname::Guest(start) => free_guest_name(room, start),
+        };
+        if room.has(&name) {
+            return refuse(outbox, CloseReason::NameTaken);
+        }
+        room.join(id, Member::new(name, outbox), now);
+        if let Some(order) = room.empty_since.take() {
+            self.empty.remove(&order);
+        }
+        mark_dirty(&mut self.dirty, &key, room);
+        self.clients.insert(id, key);
+    }
+
+    /// The one place that removes a client. Does nothing for one that has gone already.
+    fn remove(&mut self, id: ClientId, reason: CloseReason, now: Timestamp) {
+        let Some(key) = self.clients.remove(&id) else { return };
+        let room = self.rooms.get_mut(&key).expect("a client's room exists as long as the client");
+        room.leave(id, reason, now);
+        if room.is_empty() {
+            self.lives += 1;
+            room.empty_since = Some(self.lives);
+            self.empty.insert(self.lives, key.clone());
+        }
+        mark_dirty(&mut self.dirty, &key, room);
+    }
+
+    /// The key of the room called `name`. Makes it if need be, at the cost of the room that has been empty longest;
+    /// `None` when all are in use.
+    fn find_or_create(&mut self, name: &str) -> Option<Arc<str>> {
+        if let Some((key, _)) = self.rooms.get_key_value(name) {
+            return Some(key.clone());
+        }
+        if self.rooms.len() >= self.config.max_rooms {
+            let (_, oldest) = self.empty.pop_first()?;
+            self.rooms.remove(&oldest);
+        }
+        self.lives += 1;
+        let key: Arc<str> = name.into();
+        let epoch = format!("{:016x}-{}", self.run_id, self.lives);
+        let mut room = Room::new(key.clone(), epoch);
+        // Until somebody has joined it.
+        room.empty_since = Some(self.lives);
+        self.empty.insert(self.lives, key.clone());
+        self.rooms.insert(key.clone(), room);
+        Some(key)
+    }
+
+    /// Lets a client that is still connected act on its room.
+    fn with_room(&mut self, id: ClientId, act: impl FnOnce(&mut Room)) {
+        let Some(key) = self.clients.get(&id) else { return };
+        let room = self.rooms.get_mut(key).expect("a client's room exists as long as the client");
+        act(room);
+        mark_dirty(&mut self.dirty, key, room);
+    }
+
+    fn stop(&mut self) {
+        self.stopping = true;
+        for room in self.rooms.values_mut() {
+            room.close(CloseReason::ServerShutdown);
+        }
+        self.clients.clear();
+        self.dirty.clear();
+    }
+}
+
+/// Notes that `room` has something to flush.
+fn mark_dirty(dirty: &mut Vec<Arc<str>>, key: &Arc<str>, room: &mut Room) {
+    if !std::mem::replace(&mut room.dirty, true) {
+        dirty.push(key.clone());
+    }
+}
+
+/// A guest name nobody in the room has. There are more such names than clients a server can carry.
+fn free_guest_name(room: &Room, start: u32) -> String {
+    (start..=u32::MAX)
+        .chain(0..start)
+        .map(guest_name)
+        .find(|name| !room.has(name))
+        .expect("fewer members than guest names")
+}
+
+/// `guest-` and four of `0-9a-z`.
+fn guest_name(number: u32) -> String {
+    let mut rest = number % GUEST_NAMES;
+    let mut digits = [0; 4];
+    for digit in digits.iter_mut().rev() {
+        *digit = b"0123456789abcdefghijklmnopqrstuvwxyz"[rest as usize % 36];
+        rest /= 36;
+    }
+    format!("guest-{}", digits.map(char::from).iter().collect::<String>())
+}

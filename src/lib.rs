@@ -1,0 +1,38 @@
+//! parlour: a chat room served by operating-system threads and channels, the way Go serves one with goroutines.
+//!
+//! ```text
+//!   accept loop ──▶ reader thread ──▶ request head ──▶ page, /healthz, 404 …
+//!                        │ /ws
+//!                        ▼
+//!   socket ──▶ read_pump ──Event──▶ inbox ──▶ HUB ──frames, try_send──▶ outbox ──▶ write_pump ──▶ socket
+//!                   └───────────────────── pongs ───────────────────────▲
+//! ```
+//!
+//! Each chat client has two threads, [`client::read_pump`] and [`client::write_pump`]; one hub thread owns all rooms and
+//! members. A few threads serve everyone: the accept loop, the reaper, which joins threads that have ended, and in the
+//! binary one that waits for signals.
+//!
+//! # What always holds
+//!
+//! - Only the hub knows who is in which room. No lock guards chat state, because nothing of it is shared.
+//! - The hub never waits for a client: a full queue ends that client's connection with a reason.
+//! - A client is removed in one place, `Hub::remove`, and one thread writes to its socket, its writer.
+//! - All events come through one inbox, so what a client does keeps its order.
+//! - Channels form no cycle: readers → hub → writers. So nothing waits in a circle, and shutdown flows with the data.
+//! - Client numbers are never used again, so a late event can't hit the wrong client.
+//! - There is no async runtime, no event loop, no thread pool.
+//!
+//! # The modules, in reading order
+
+pub mod config;
+pub mod server;
+
+pub mod http;
+pub mod routes;
+
+pub mod client;
+pub mod outbox;
+
+pub mod hub;
+pub mod message;
+pub mod room;

@@ -1,0 +1,389 @@
+//! What clients and server say to each other: the JSON messages, the rules for names, and why a connection ends.
+
+use std::borrow::Cow;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tungstenite::Bytes;
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+/// Longest nickname, in Unicode scalar values.
+pub const NAME_CHARS_MAX: usize = 32;
+/// Longest room name, in bytes, which are ASCII.
+pub const ROOM_BYTES_MAX: usize = 64;
+/// Longest `ref`, in bytes of UTF-8.
+pub const REF_BYTES_MAX: usize = 64;
+/// Room of a client that names none.
+pub const ROOM_DEFAULT: &str = "lobby";
+/// What JSON can make of one byte of a string at worst: `\u0001`.
+const JSON_ESCAPE_BYTES_MAX: usize = 6;
+/// Allowance for everything in a client's message but its content: keys, `to` and `ref`, fully escaped.
+const JSON_OVERHEAD_BYTES_MAX: usize = 1536;
+
+/// Milliseconds since the Unix epoch, the `ts` of every message.
+pub type Timestamp = u64;
+
+/// Longest WebSocket message a client may send, so that any content of `content_bytes_max` bytes fits however it is escaped.
+pub const fn frame_bytes_max(content_bytes_max: usize) -> usize {
+    content_bytes_max * JSON_ESCAPE_BYTES_MAX + JSON_OVERHEAD_BYTES_MAX
+}
+
+/// A message from a client that keeps the rules.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Request {
+    /// To everyone in the room.
+    Public { content: String, receipt: Option<String> },
+    /// To the member called `to`, and to the sender.
+    Private { to: String, content: String, receipt: Option<String> },
+}
+
+/// A message from a client that breaks a rule.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// The client is told, and stays.
+    Error(Complaint),
+    /// The content is over `--max-message-bytes`, which ends the connection.
+    TooBig,
+}
+
+/// An error to be told to the client that caused it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Complaint {
+    /// For programs.
+    pub code: ErrorCode,
+    /// For people.
+    pub content: Cow<'static, str>,
+    /// The `ref` of the message it is about, where that could be read.
+    pub receipt: Option<String>,
+}
+
+/// `code` of an error on an open connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorCode {
+    /// Not JSON.
+    BadJson,
+    /// JSON, but a field is missing or of the wrong type.
+    BadRequest,
+    /// `type` is neither `public` nor `private`.
+    UnknownType,
+    /// `content` is empty or only white space.
+    EmptyContent,
+    /// `to` names nobody in the room.
+    NoSuchUser,
+}
+
+impl ErrorCode {
+    /// The code as it stands in the JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            ErrorCode::BadJson => "bad_json",
+            ErrorCode::BadRequest => "bad_request",
+            ErrorCode::UnknownType => "unknown_type",
+            ErrorCode::EmptyContent => "empty_content",
+            ErrorCode::NoSuchUser => "no_such_user",
+        }
+    }
+}
+
+/// The fields of a client's message, none looked into yet. Unknown ones are ignored, `null` is as good as absent.
+#[derive(Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Option<&'a RawValue>,
+    #[serde(borrow)]
+    to: Option<&'a RawValue>,
+    #[serde(borrow)]
+    content: Option<&'a RawValue>,
+    #[serde(borrow, rename = "ref")]
+    receipt: Option<&'a RawValue>,
+}
+
+impl Request {
+    /// Reads a text message from a client.
+    ///
+    /// No recursion, whatever the nesting: an ignored or raw value is skipped by serde_json in a loop, so a client
+    /// thread's small stack is safe.
+    ///
+    /// # Errors
+    /// [`Rejection`] says which rule the text breaks.
+    pub fn parse(text: &str, content_bytes_max: usize) -> Result<Request, Rejection> {
+        // serde would take an array for the fields in their order.
+        if !text.trim_ascii_start().starts_with('{') {
+            return Err(malformed(text, "a message is a JSON object", None));
+        }
+        let fields: Fields = serde_json::from_str(text).map_err(|error| malformed(text, &error.to_string(), None))?;
+        let receipt = fields.receipt.map(|raw| string(raw, "ref", None)).transpose()?;
+        if receipt.as_ref().is_some_and(|receipt| receipt.len() > REF_BYTES_MAX) {
+            return Err(complain(ErrorCode::BadRequest, format!("ref is over {REF_BYTES_MAX} bytes"), None));
+        }
+        let required = |field: Option<&RawValue>, name| match field {
+            Some(raw) => string(raw, name, receipt.as_deref()),
+            None => Err(complain(ErrorCode::BadRequest, format!("{name} is missing"), receipt.as_deref())),
+        };
+        let kind = required(fields.kind, "type")?;
+        if kind != "public" && kind != "private" {
+            return Err(complain(ErrorCode::UnknownType, "type is public or private", receipt.as_deref()));
+        }
+        let to = (kind == "private").then(|| required(fields.to, "to")).transpose()?;
+        let content = required(fields.content, "content")?;
+        if content.len() > content_bytes_max {
+            return Err(Rejection::TooBig);
+        }
+        if content.trim().is_empty() {
+            return Err(complain(ErrorCode::EmptyContent, "content is empty", receipt.as_deref()));
+        }
+        Ok(match to {
+            Some(to) => Request::Private { to, content, receipt },
+            None => Request::Public { content, receipt },
+        })
+    }
+}
+
+/// The string that `raw` must be.
+fn string(raw: &RawValue, name: &str, receipt: Option<&str>) -> Result<String, Rejection> {
+    serde_json::from_str(raw.get()).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => {
+            complain(ErrorCode::BadRequest, format!("{name} is not a string"), receipt)
+        }
+        _ => complain(ErrorCode::BadJson, format!("{name}: {error}"), receipt),
+    })
+}
+
+/// An error about a text that is not JSON, or JSON that is not a message.
+fn malformed(text: &str, problem: &str, receipt: Option<&str>) -> Rejection {
+    match serde_json::from_str::<serde::de::IgnoredAny>(text) {
+        Ok(_) => complain(ErrorCode::BadRequest, problem.to_owned(), receipt),
+        Err(error) => complain(ErrorCode::BadJson, error.to_string(), receipt),
+    }
+}
+
+fn complain(code: ErrorCode, content: impl Into<Cow<'static, str>>, receipt: Option<&str>) -> Rejection {
+    Rejection::Error(Complaint { code, content: content.into(), receipt: receipt.map(str::to_owned) })
+}
+
+/// A message from the server, as it stands in the JSON.
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ServerMessage<'a> {
+    /// The first message on a connection; `history` public messages follow at once.
+    Welcome {
+        user: &'a str,
+        room: &'a str,
+        users: &'a [&'a str],
+        epoch: &'a str,
+        seq: u64,
+        history: usize,
+        recovered: bool,
+        ts: Timestamp,
+    },
+    /// To everyone in the room; `seq` counts them without gaps.
+    Public {
+        user: &'a str,
+        content: &'a str,
+        room: &'a str,
+        seq: u64,
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        receipt: Option<&'a str>,
+        ts: Timestamp,
+    },
+    /// To one member and the sender.
+    Private {
+        user: &'a str,
+        to: &'a str,
+        content: &'a str,
+        room: &'a str,
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        receipt: Option<&'a str>,
+        ts: Timestamp,
+    },
+    /// Somebody came.
+    Join { user: &'a str, content: &'a str, room: &'a str, ts: Timestamp },
+    /// Somebody went.
+    Leave { user: &'a str, content: &'a str, room: &'a str, ts: Timestamp },
+    /// Something the client sent could not be done.
+    Error {
+        code: &'a str,
+        content: &'a str,
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        receipt: Option<&'a str>,
+        ts: Timestamp,
+    },
+}
+
+impl ServerMessage<'_> {
+    /// Appends the message to `out` as one WebSocket text frame. Server frames carry no mask (RFC 6455, 5.1), so every
+    /// recipient gets the same bytes and a message is framed once.
+    pub fn write_frame(&self, out: &mut Vec<u8>) {
+        let json = serde_json::to_vec(self).expect("strings, numbers and lists of them always serialise");
+        append_frame(OpCode::Data(Data::Text), &json, out);
+    }
+
+    /// The message as a frame of its own.
+    pub fn to_frame(&self) -> Bytes {
+        let mut frame = Vec::new();
+        self.write_frame(&mut frame);
+        frame.into()
+    }
+}
+
+/// An empty ping (RFC 6455, 5.5.2).
+pub fn ping_frame() -> Bytes {
+    let mut frame = Vec::new();
+    append_frame(OpCode::Control(Control::Ping), &[], &mut frame);
+    frame.into()
+}
+
+fn append_frame(opcode: OpCode, payload: &[u8], out: &mut Vec<u8>) {
+    let header = FrameHeader { opcode, ..FrameHeader::default() };
+    let length = payload.len() as u64;
+    out.reserve(header.len(length) + payload.len());
+    header.format(length, out).expect("a Vec takes every write");
+    out.extend_from_slice(payload);
+}
+
+/// Every way a connection can end, with one name for the close frame's reason and the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The client closed it.
+    ClientClosed,
+    /// The server stops.
+    ServerShutdown,
+    /// The client broke the WebSocket protocol.
+    ProtocolError,
+    /// A binary message: the chat is text.
+    Binary,
+    /// A text message that is not UTF-8.
+    InvalidUtf8,
+    /// The line broke without a close frame; never sent.
+    ConnectionLost,
+    /// A message over the size limit.
+    TooBig,
+    /// A thread of this client failed: a bug.
+    InternalError,
+    /// The client reads more slowly than its room talks.
+    TooSlow,
+    /// The nickname breaks the rules.
+    InvalidName,
+    /// The room's name breaks the rules.
+    InvalidRoom,
+    /// Nothing came for `--ping-timeout`.
+    PingTimeout,
+    /// Another member has the name.
+    NameTaken,
+    /// The server keeps no more rooms.
+    RoomLimit,
+}
+
+impl CloseReason {
+    /// The status code (RFC 6455, 7.4; 4000 and up are this protocol's own).
+    pub fn code(self) -> u16 {
+        match self {
+            CloseReason::ClientClosed => 1000,
+            CloseReason::ServerShutdown => 1001,
+            CloseReason::ProtocolError => 1002,
+            CloseReason::Binary => 1003,
+            CloseReason::ConnectionLost => 1006,
+            CloseReason::InvalidUtf8 => 1007,
+            CloseReason::TooBig => 1009,
+            CloseReason::InternalError => 1011,
+            CloseReason::TooSlow => 1013,
+            CloseReason::InvalidName | CloseReason::InvalidRoom => 4400,
+            CloseReason::PingTimeout => 4408,
+            CloseReason::NameTaken => 4409,
+            CloseReason::RoomLimit => 4503,
+        }
+    }
+
+    /// The name, for the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            CloseReason::ClientClosed => "client_closed",
+            CloseReason::ServerShutdown => "server_shutdown",
+            CloseReason::ProtocolError => "protocol_error",
+            CloseReason::Binary => "binary",
+            CloseReason::ConnectionLost => "connection_lost",
+            CloseReason::InvalidUtf8 => "invalid_utf8",
+            CloseReason::TooBig => "too_big",
+            CloseReason::InternalError => "internal_error",
+            CloseReason::TooSlow => "too_slow",
+            CloseReason::InvalidName => "invalid_name",
+            CloseReason::InvalidRoom => "invalid_room",
+            CloseReason::PingTimeout => "ping_timeout",
+            CloseReason::NameTaken => "name_taken",
+            CloseReason::RoomLimit => "room_limit",
+        }
+    }
+
+    /// What a refused newcomer is told, where it can mend it.
+    pub fn advice(self) -> Option<&'static str> {
+        match self {
+            CloseReason::InvalidName => {
+                Some("a name has 1 to 32 characters, none of them invisible or a control character")
+            }
+            CloseReason::InvalidRoom => Some("a room's name has 1 to 64 of the characters a-z, A-Z, 0-9, _ and -"),
+            CloseReason::NameTaken => Some("somebody in this room has that name: choose another"),
+            CloseReason::RoomLimit => Some("the server keeps no more rooms: join one that exists"),
+            _ => None,
+        }
+    }
+
+    /// The close frame. The three answers to what the client itself did carry no reason text.
+    pub fn to_frame(self) -> Bytes {
+        let reason = match self {
+            CloseReason::ClientClosed | CloseReason::ProtocolError | CloseReason::InvalidUtf8 => "",
+            _ => self.name(),
+        };
+        let mut payload = self.code().to_be_bytes().to_vec();
+        payload.extend_from_slice(reason.as_bytes());
+        let mut frame = Vec::new();
+        append_frame(OpCode::Control(Control::Close), &payload, &mut frame);
+        frame.into()
+    }
+}
+
+/// Takes a nickname as the client gave it, trimmed.
+///
+/// # Errors
+/// [`CloseReason::InvalidName`] for one that is empty, too long, or could pass for another by what can't be seen.
+pub fn parse_name(text: &str) -> Result<String, CloseReason> {
+    let name = text.trim();
+    match name.chars().nth(NAME_CHARS_MAX).is_none() && !name.is_empty() && !name.chars().any(is_unseen) {
+        true => Ok(name.to_owned()),
+        false => Err(CloseReason::InvalidName),
+    }
+}
+
+/// Takes a room's name.
+///
+/// # Errors
+/// [`CloseReason::InvalidRoom`] for other than 1–64 of `a-z A-Z 0-9 _ -`.
+pub fn parse_room(text: &str) -> Result<String, CloseReason> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    match (1..=ROOM_BYTES_MAX).contains(&text.len()) && text.bytes().all(allowed) {
+        true => Ok(text.to_owned()),
+        false => Err(CloseReason::InvalidRoom),
+    }
+}
+
+/// Control, line-separating, zero-width and direction-changing characters (Unicode categories Cc, Zl, Zp and the
+/// invisible ones of Cf).
+fn is_unseen(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{AD}' | '\u{61C}' | '\u{180E}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
+            | '\u{2060}'..='\u{206F}' | '\u{FEFF}' | '\u{FFF9}'..='\u{FFFB}' | '\u{E0000}'..='\u{E007F}')
+}
+
+/// `name` with case folded, the form in which names are compared. Upper case first, since several lower-case letters
+/// may share one (ς and σ, ß and ss).
+pub fn fold_case(name: &str) -> String {
+    name.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
+}
+
+/// The time on every message.
+pub fn now() -> Timestamp {
+    // A clock before 1970 is wrong anyway; zero says so without ending the chat.
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as Timestamp)
+}

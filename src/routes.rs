@@ -1,0 +1,158 @@
+//! Which path is answered by what.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, bounded};
+use log::{debug, info, warn};
+use percent_encoding::percent_decode_str;
+use tungstenite::error::{Error, ProtocolError};
+use tungstenite::handshake::server::{create_response, write_response};
+use tungstenite::http::header::{ALLOW, RETRY_AFTER, SEC_WEBSOCKET_VERSION};
+use tungstenite::http::{Method, StatusCode};
+
+use crate::client::{self, Connection, Upgrade};
+use crate::config::Config;
+use crate::http::{self, Request, Response};
+use crate::hub::{Event, Nickname};
+use crate::message::{self, CloseReason};
+
+/// How long `/healthz` waits for the hub.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
+/// `Retry-After` of a server that is full or stopping.
+const RETRY_AFTER_SECONDS: &str = "5";
+
+/// Answers the one request of a connection, and serves the chat if that is what it asks for.
+pub fn serve(connection: &Arc<Connection>, inbox: &Sender<Event>, config: &Arc<Config>, stopping: impl Fn() -> bool) {
+    let Connection { id, peer, stream, .. } = &**connection;
+    // A page or a refusal that the client does not take is given up as a chat message would be.
+    if let Err(error) = stream.set_write_timeout(Some(config.write_timeout)) {
+        debug!("connection {id} from {peer} gone: {error}");
+        return;
+    }
+    let (request, leftover) = match http::read_head(stream, config.handshake_timeout) {
+        Ok(head) => head,
+        Err(error) => {
+            let response = if stopping() { Some(unavailable("the server is stopping")) } else { error.response() };
+            match response {
+                Some(response) => refuse(connection, response, false),
+                None => debug!("connection {id} from {peer} closed without a request"),
+            }
+            return;
+        }
+    };
+    let head_only = request.method() == Method::HEAD;
+    let response = match (request.uri().path(), request.method()) {
+        _ if stopping() => unavailable("the server is stopping"),
+        ("/ws", &Method::GET) => match upgrade(&request, leftover) {
+            Ok(upgrade) => {
+                connection.upgraded.store(true, Ordering::Release);
+                match client::serve_ws(connection, upgrade, inbox, config) {
+                    Ok(()) => return,
+                    Err(error) => {
+                        warn!("no thread to write to client {id}: {error}");
+                        unavailable("the server is full")
+                    }
+                }
+            }
+            Err(response) => *response,
+        },
+        ("/", &Method::GET | &Method::HEAD) => {
+            http::text(StatusCode::OK, "parlour: a chat room. Connect a WebSocket client to /ws?name=YOU&room=lobby")
+        }
+        ("/healthz", &Method::GET | &Method::HEAD) => health(inbox),
+        ("/ws", _) => not_allowed("GET"),
+        ("/" | "/healthz", _) => not_allowed("GET, HEAD"),
+        _ => http::text(StatusCode::NOT_FOUND, "nothing here; the chat is at /ws"),
+    };
+    refuse(connection, response, head_only);
+}
+
+/// Sends a response that ends the connection, and logs it unless it is a success.
+fn refuse(connection: &Connection, response: Response, head_only: bool) {
+    let Connection { id, peer, stream, .. } = connection;
+    let status = response.status();
+    match status.is_success() {
+        true => debug!("connection {id} from {peer}: {status}"),
+        false => info!("connection {id} from {peer} refused: {status}"),
+    }
+    if let Err(error) = http::respond(stream, &http::to_bytes(response, head_only)) {
+        debug!("connection {id} from {peer} gone before its response: {error}");
+    }
+}
+
+/// `503`: the client may try again later.
+pub fn unavailable(why: &'static str) -> Response {
+    http::with_header(http::text(StatusCode::SERVICE_UNAVAILABLE, why), RETRY_AFTER, RETRY_AFTER_SECONDS)
+}
+
+/// Refuses a connection for which there is no thread, without waiting for anything.
+pub fn turn_away(connection: &Connection) {
+    let mut stream = &connection.stream;
+    let response = http::to_bytes(unavailable("the server is full"), false);
+    // The client learns less if this fails, and the server loses nothing.
+    let _ = stream.set_nonblocking(true).and_then(|()| stream.write_all(&response));
+}
+
+fn not_allowed(methods: &'static str) -> Response {
+    let line = format!("this path takes {methods}");
+    http::with_header(http::text(StatusCode::METHOD_NOT_ALLOWED, line), ALLOW, methods)
+}
+
+fn health(inbox: &Sender<Event>) -> Response {
+    let (answer, answered) = bounded(1);
+    let asked = inbox.send_timeout(Event::Health(answer), HEALTH_TIMEOUT);
+    match asked.is_ok() && answered.recv_timeout(HEALTH_TIMEOUT).is_ok() {
+        true => http::text(StatusCode::OK, "ok"),
+        false => unavailable("the hub does not answer"),
+    }
+}
+
+/// Takes an upgrade request (RFC 6455, 4.2.1) and what it says of name and room.
+///
+/// What is wrong with the names is told after the upgrade: a page can't read the status of a failed one.
+fn upgrade(request: &Request, leftover: Vec<u8>) -> Result<Upgrade, Box<Response>> {
+    let accepted = create_response(request).map_err(|error| match error {
+        // Also said of an upgrade that names no version at all, which is no upgrade.
+        Error::Protocol(ProtocolError::MissingSecWebSocketVersionHeader)
+            if request.headers().contains_key(SEC_WEBSOCKET_VERSION) =>
+        {
+            let response = http::text(StatusCode::UPGRADE_REQUIRED, "the WebSocket version is 13");
+            Box::new(http::with_header(response, SEC_WEBSOCKET_VERSION, "13"))
+        }
+        error => Box::new(http::text(StatusCode::BAD_REQUEST, format!("not a WebSocket upgrade: {error}"))),
+    })?;
+    let mut response = Vec::new();
+    write_response(&mut response, &accepted).expect("a Vec takes every write, and these headers are text");
+    let joining = joining(request.uri().query().unwrap_or_default());
+    Ok(Upgrade { response: response.into(), leftover, joining })
+}
+
+/// The nickname and the room that a query asks for.
+///
+/// # Errors
+/// [`CloseReason::InvalidName`] or [`CloseReason::InvalidRoom`].
+pub fn joining(query: &str) -> Result<(Nickname, String), CloseReason> {
+    let name = match parameter(query, "name") {
+        Some(name) => Nickname::Chosen(message::parse_name(&name.ok_or(CloseReason::InvalidName)?)?),
+        // Without random numbers the hub tries the names in their order.
+        None => Nickname::Guest(getrandom::u32().unwrap_or_default()),
+    };
+    let room = match parameter(query, "room") {
+        Some(room) => message::parse_room(&room.ok_or(CloseReason::InvalidRoom)?)?,
+        None => message::ROOM_DEFAULT.to_owned(),
+    };
+    Ok((name, room))
+}
+
+/// The first parameter called `key`, decoded; the inner `None` if it is not UTF-8.
+fn parameter(query: &str, key: &str) -> Option<Option<String>> {
+    let value = query.split('&').find_map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (name == key).then_some(value)
+    })?;
+    let spaced = value.replace('+', " ");
+    Some(percent_decode_str(&spaced).decode_utf8().ok().map(|text| text.into_owned()))
+}

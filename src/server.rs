@@ -1,0 +1,306 @@
+//! The accept loop, and the life of every thread: who starts it, who joins it, and how all of them stop.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, bounded, never, select, unbounded};
+use log::{debug, error, info, warn};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use crate::client::{ClientId, Connection};
+use crate::config::Config;
+use crate::hub::{Event, Hub, INBOX_EVENTS};
+use crate::routes;
+
+/// Connections the system completes before we accept them: a class that opens the page at once.
+const BACKLOG: i32 = 1024;
+/// How long a failed `accept` is waited out; running out of descriptors passes when somebody leaves.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Stack of a reader, which also parses the request head.
+const READER_STACK_BYTES: usize = 256 * 1024;
+/// Of `--shutdown-timeout`, the part after which sockets that are still open are cut, so that their threads end in time.
+const CUT_AFTER: f64 = 0.8;
+
+/// A bound server, not yet serving.
+pub struct Server {
+    config: Arc<Config>,
+    listener: Arc<TcpListener>,
+    stopping: Arc<AtomicBool>,
+    run_id: u64,
+}
+
+/// Stops a server from another thread.
+#[derive(Clone)]
+pub struct StopHandle {
+    /// Weak, so that the server alone decides when the socket is closed.
+    listener: Weak<TcpListener>,
+    stopping: Arc<AtomicBool>,
+}
+
+/// Why a server did not end well.
+#[derive(Debug)]
+pub enum RunError {
+    /// A thread could not be started.
+    Spawn(io::Error),
+    /// The hub panicked: a bug, told in the log. Nothing works without it.
+    HubDied,
+    /// Threads outlived `--shutdown-timeout`.
+    TimedOut,
+}
+
+impl std::fmt::Display for RunError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            RunError::Spawn(error) => write!(f, "can't start a thread: {error}"),
+            RunError::HubDied => f.write_str("the hub has died, which is a bug; please report what the log says"),
+            RunError::TimedOut => f.write_str("some threads did not end within --shutdown-timeout"),
+        }
+    }
+}
+
+impl std::error::Error for RunError {}
+
+impl Server {
+    /// Binds the listener. From here on the system accepts connections.
+    ///
+    /// # Errors
+    /// Says which address could not be bound, and why.
+    pub fn bind(config: Config) -> io::Result<Server> {
+        let context = |error: io::Error| io::Error::new(error.kind(), format!("--listen {}: {error}", config.listen));
+        let listener = listen(&config.listen).map_err(context)?;
+        let run_id = getrandom::u64().map_err(io::Error::other)?;
+        Ok(Server {
+            config: Arc::new(config),
+            listener: Arc::new(listener),
+            stopping: Arc::new(AtomicBool::new(false)),
+            run_id,
+        })
+    }
+
+    /// The address it listens on, with the port that the system chose for port 0.
+    ///
+    /// # Errors
+    /// What the socket says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// A handle that stops it.
+    pub fn stop_handle(&self) -> StopHandle {
+        StopHandle { listener: Arc::downgrade(&self.listener), stopping: self.stopping.clone() }
+    }
+
+    /// Serves until stopped, then sends everybody away and joins every thread.
+    ///
+    /// # Errors
+    /// See [`RunError`]. Threads may be left behind then, so the process should end.
+    pub fn run(self) -> Result<(), RunError> {
+        let (inbox, events) = bounded(INBOX_EVENTS);
+        let (stop_hub, hub_stopped) = bounded(1);
+        let hub = Hub::new(self.config.clone(), self.run_id);
+        let guard = StopOnDrop(self.stop_handle());
+        let hub = spawn("hub", move || {
+            // If the hub dies, so does the server: one that accepts and says nothing is worse than none.
+            let _guard = guard;
+            hub.run(&events, hub_stopped);
+        })?;
+        let (tell, told) = unbounded();
+        let (reaped, all_reaped) = bounded::<()>(0);
+        let reaper = spawn("reaper", move || {
+            // Dropped at the end: the sign that every thread has been joined.
+            let _reaped = reaped;
+            reap(&told);
+        })?;
+
+        self.accept_loop(&inbox, &tell);
+
+        let deadline = Instant::now() + self.config.shutdown_timeout;
+        let cut_at = Instant::now() + self.config.shutdown_timeout.mul_f64(CUT_AFTER);
+        // From the listener on, everything ends by the end of what feeds it: no more connections, the hub drops the
+        // outboxes, writers say goodbye, readers see the end, the reaper joins them, and the inbox has no sender left.
+        drop(self.listener);
+        if stop_hub.send(()).is_err() {
+            return Err(RunError::HubDied);
+        }
+        drop(inbox);
+        let _ = tell.send(Tell::Stop { cut_at });
+        drop(tell);
+        if all_reaped.recv_deadline(deadline) == Err(RecvTimeoutError::Timeout) {
+            return Err(RunError::TimedOut);
+        }
+        for thread in [reaper, hub] {
+            thread.join().map_err(|_| RunError::HubDied)?;
+        }
+        Ok(())
+    }
+
+    /// Takes connections until the server is told to stop. Never ends by itself.
+    fn accept_loop(&self, inbox: &Sender<Event>, tell: &Sender<Tell>) {
+        for id in 1.. {
+            let accepted = self.listener.accept();
+            if self.stopping.load(Ordering::Acquire) {
+                return;
+            }
+            match accepted {
+                Ok((stream, peer)) => self.admit(id, stream, peer, inbox, tell),
+                Err(error) => {
+                    warn!("can't accept a connection: {error}");
+                    thread::sleep(ACCEPT_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// Gives a connection its reader thread.
+    fn admit(&self, id: ClientId, stream: TcpStream, peer: SocketAddr, inbox: &Sender<Event>, tell: &Sender<Tell>) {
+        // A chat message is small and wants to go at once.
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!("connection {id} from {peer} gone: {error}");
+            return;
+        }
+        let connection = Arc::new(Connection { id, peer, stream, upgraded: AtomicBool::new(false) });
+        let thread = {
+            let (connection, inbox, tell) = (connection.clone(), inbox.clone(), tell.clone());
+            let (config, stopping) = (self.config.clone(), self.stopping.clone());
+            let body = move || {
+                let _ended = EndedOnDrop(id, tell);
+                routes::serve(&connection, &inbox, &config, || stopping.load(Ordering::Acquire));
+            };
+            thread::Builder::new().name(format!("reader {id}")).stack_size(READER_STACK_BYTES).spawn(body)
+        };
+        match thread {
+            Ok(thread) => {
+                let _ = tell.send(Tell::Started(connection, thread));
+            }
+            Err(error) => {
+                warn!("no thread to read from {peer}: {error}");
+                routes::turn_away(&connection);
+            }
+        }
+    }
+}
+
+impl StopHandle {
+    /// Tells the server to stop. Returns at once; [`Server::run`] returns when it has.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        let Some(listener) = self.listener.upgrade() else { return };
+        // On Linux this ends a blocked accept. Elsewhere a connection of our own does.
+        if SockRef::from(&*listener).shutdown(Shutdown::Both).is_err() {
+            let _ =
+                listener.local_addr().and_then(|address| TcpStream::connect_timeout(&reachable(address), ACCEPT_PAUSE));
+        }
+    }
+}
+
+/// What the reaper is told.
+enum Tell {
+    /// A connection has its thread.
+    Started(Arc<Connection>, JoinHandle<()>),
+    /// A connection's thread is about to end.
+    Ended(ClientId),
+    /// No more will start: requests that have not come yet never will, and at `cut_at` every socket is shut down.
+    Stop { cut_at: Instant },
+}
+
+/// Joins each connection's thread as it ends, so that no stack outlives its client and no panic goes unseen. Returns
+/// when the accept loop and every connection have ended.
+fn reap(told: &Receiver<Tell>) {
+    let mut live: HashMap<ClientId, (Arc<Connection>, JoinHandle<()>)> = HashMap::new();
+    // Threads so short that their end is told before their start.
+    let mut early: HashSet<ClientId> = HashSet::new();
+    let mut cut = never();
+    loop {
+        select! {
+            recv(told) -> tell => match tell {
+                Ok(Tell::Started(connection, thread)) => match early.remove(&connection.id) {
+                    true => join(connection.id, thread),
+                    false => drop(live.insert(connection.id, (connection, thread))),
+                },
+                Ok(Tell::Ended(id)) => match live.remove(&id) {
+                    Some((_, thread)) => join(id, thread),
+                    None => drop(early.insert(id)),
+                },
+                Ok(Tell::Stop { cut_at }) => {
+                    cut = after(cut_at.saturating_duration_since(Instant::now()));
+                    for (connection, _) in live.values() {
+                        if !connection.upgraded.load(Ordering::Acquire) {
+                            let _ = connection.stream.shutdown(Shutdown::Read);
+                        }
+                    }
+                }
+                Err(_) => return,
+            },
+            recv(cut) -> _ => {
+                info!("cutting {} connections that did not end in time", live.len());
+                for (connection, _) in live.values() {
+                    let _ = connection.stream.shutdown(Shutdown::Both);
+                }
+            }
+        }
+    }
+}
+
+fn join(id: ClientId, thread: JoinHandle<()>) {
+    if thread.join().is_err() {
+        error!("the reader of client {id} panicked; only that client is gone");
+    }
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, RunError> {
+    thread::Builder::new().name(name.to_owned()).spawn(body).map_err(RunError::Spawn)
+}
+
+/// A listener on the first address that `text` resolves to and that can be bound. `[::]` takes IPv4 too.
+fn listen(text: &str) -> io::Result<TcpListener> {
+    let mut result = Err(io::Error::new(io::ErrorKind::InvalidInput, "no such address"));
+    for address in text.to_socket_addrs()? {
+        result = listen_on(address);
+        if result.is_ok() {
+            break;
+        }
+    }
+    result
+}
+
+fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // A restarted server need not wait for the last one's connections to leave TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// The address under which this machine reaches a listener on `address`.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    address
+}
+
+struct EndedOnDrop(ClientId, Sender<Tell>);
+
+impl Drop for EndedOnDrop {
+    fn drop(&mut self) {
+        // The reaper outlives every connection: it ends when the last of these senders is gone.
+        let _ = self.1.send(Tell::Ended(self.0));
+    }
+}
+
+struct StopOnDrop(StopHandle);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
