@@ -1,1 +1,12 @@
-fn main() {}
+//! All tests, in one binary: real sockets on port 0, the hub alone, and the program itself.
+
+mod support;
+
+mod chat;
+mod closing;
+mod http;
+mod hub;
+mod joining;
+mod process;
+mod shutdown;
+mod slow;

@@ -1,0 +1,130 @@
+//! How connections end: each close code of PROTOCOL.md, seen as a frame and a clean end of the stream.
+
+use std::net::Shutdown;
+
+use serde_json::json;
+
+use crate::support::raw::{BINARY, CLOSE, FIN, PING, PONG, RawClient, TEXT, header, masked};
+use crate::support::{Client, TestServer, assert_has};
+
+/// What the server answers to a member that sends these bytes, and that the others see it leave.
+fn close_of(bytes: &[u8], options: &[&str]) -> (u16, String) {
+    let server = TestServer::start(options);
+    let mut watcher = Client::join(&server, "watcher");
+    let mut client = RawClient::connect(&server, "name=bad");
+    client.next_of("join");
+    client.send(bytes);
+    let closed = client.closed();
+    assert_has(&watcher.next_of("leave"), json!({"user": "bad"}));
+    closed
+}
+
+fn code(code: u16, reason: &str) -> (u16, String) {
+    (code, reason.to_owned())
+}
+
+#[test]
+fn the_clients_own_close_is_answered_with_1000() {
+    assert_eq!(close_of(&masked(FIN | CLOSE, b""), &[]), code(1000, ""));
+    assert_eq!(close_of(&masked(FIN | CLOSE, &[0x03, 0xe9, b'x']), &[]), code(1000, ""));
+    let server = TestServer::start(&[]);
+    assert_eq!(Client::join(&server, "polite").close(), 1000);
+}
+
+#[test]
+fn a_broken_protocol_is_1002() {
+    let hello = br#"{"type":"public","content":"x"}"#;
+    let mut unmasked = vec![FIN | TEXT, hello.len() as u8];
+    unmasked.extend(hello);
+    let cases: [(&str, Vec<u8>); 8] = [
+        ("unmasked", unmasked),
+        ("reserved bit", masked(FIN | 0x40 | TEXT, hello)),
+        ("reserved opcode", masked(FIN | 0x3, hello)),
+        ("reserved control opcode", masked(FIN | 0xB, b"")),
+        ("fragmented control frame", masked(PING, b"")),
+        ("control frame too long", masked(FIN | PING, &[b'x'; 126])),
+        ("continuation of nothing", masked(FIN, hello)),
+        ("close code that must not be sent", masked(FIN | CLOSE, &1005u16.to_be_bytes())),
+    ];
+    for (what, bytes) in cases {
+        assert_eq!(close_of(&bytes, &[]), code(1002, ""), "{what}");
+    }
+}
+
+#[test]
+fn a_binary_message_is_1003() {
+    assert_eq!(close_of(&masked(FIN | BINARY, b"x"), &[]), code(1003, "binary"));
+}
+
+#[test]
+fn text_that_is_not_utf_8_is_1007() {
+    assert_eq!(close_of(&masked(FIN | TEXT, b"{\"type\":\"\xff\"}"), &[]), code(1007, ""));
+}
+
+#[test]
+fn a_message_over_the_limit_is_1009_by_its_header_alone() {
+    let limit = ["--max-message-bytes", "100"];
+    assert_eq!(close_of(&header(FIN | TEXT, 1 << 40), &limit), code(1009, "too_big"));
+    let content = "x".repeat(101);
+    let text = json!({"type": "public", "content": content}).to_string();
+    assert_eq!(close_of(&masked(FIN | TEXT, text.as_bytes()), &limit), code(1009, "too_big"));
+    // In fragments that are each small enough.
+    let mut fragments = masked(TEXT, &[b' '; 1000]);
+    for _ in 0..3 {
+        fragments.extend(masked(0, &[b' '; 1000]));
+    }
+    assert_eq!(close_of(&fragments, &limit), code(1009, "too_big"));
+}
+
+#[test]
+fn a_client_that_says_nothing_for_the_ping_timeout_is_4408_and_its_name_comes_free() {
+    let server = TestServer::start(&["--ping-interval", "50ms", "--ping-timeout", "400ms"]);
+    let mut watcher = Client::join(&server, "watcher");
+    // It reads, and so do its pings come, but it answers none: as if its cable were pulled.
+    let mut silent = RawClient::connect(&server, "name=silent");
+    assert_eq!(silent.control(), (FIN | PING, Vec::new()));
+    // The watcher reads all the while, by which tungstenite answers its pings.
+    assert_has(&watcher.next_of("leave"), json!({"user": "silent"}));
+    assert_eq!(silent.closed(), code(4408, "ping_timeout"));
+    Client::join(&server, "silent");
+    watcher.say("still alive");
+    assert_has(&watcher.next_of("public"), json!({"user": "watcher"}));
+}
+
+#[test]
+fn pings_are_answered_with_what_they_carry() {
+    let server = TestServer::start(&[]);
+    let mut client = RawClient::connect(&server, "name=pinger");
+    for number in 0..50u8 {
+        client.send(&masked(FIN | PING, &[number; 125]));
+    }
+    for number in 0..50u8 {
+        assert_eq!(client.control(), (FIN | PONG, vec![number; 125]));
+    }
+}
+
+#[test]
+fn a_line_that_breaks_without_a_close_frame_is_a_leave() {
+    let server = TestServer::start(&[]);
+    let mut watcher = Client::join(&server, "watcher");
+    let client = Client::join(&server, "cut");
+    client.stream().shutdown(Shutdown::Both).unwrap();
+    assert_has(&watcher.next_of("leave"), json!({"user": "cut"}));
+}
+
+#[test]
+fn what_was_sent_before_a_close_is_delivered_before_it() {
+    let server = TestServer::start(&[]);
+    let mut client = RawClient::connect(&server, "name=hasty");
+    let mut bytes = Vec::new();
+    for number in 0..100 {
+        let text = json!({"type": "public", "content": number.to_string()}).to_string();
+        bytes.extend(masked(FIN | TEXT, text.as_bytes()));
+    }
+    bytes.extend(masked(FIN | CLOSE, b""));
+    client.send(&bytes);
+    for number in 0..100 {
+        assert_eq!(client.next_of("public")["content"], number.to_string());
+    }
+    assert_eq!(client.closed(), code(1000, ""));
+}

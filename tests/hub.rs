@@ -1,0 +1,246 @@
+//! The hub's decisions, through `handle` alone: no thread, no socket, no clock.
+
+use std::sync::Arc;
+
+use crossbeam_channel::bounded;
+use parlour::client::ClientId;
+use parlour::hub::{Event, Hub, Newcomer, Nickname};
+use parlour::message::CloseReason;
+use parlour::outbox::{self, Mail, Status};
+use serde_json::{Value, json};
+
+use crate::support::{assert_has, config, raw};
+
+const NOW: u64 = 1_700_000_000_000;
+const RUN_ID: u64 = 0xfeed;
+
+fn hub(options: &[&str]) -> Hub {
+    Hub::new(Arc::new(config(options)), RUN_ID)
+}
+
+fn register(hub: &mut Hub, id: ClientId, name: &str, room: &str) -> Mail {
+    register_with_queue(hub, id, Nickname::Chosen(name.to_owned()), room, 16)
+}
+
+fn register_with_queue(hub: &mut Hub, id: ClientId, name: Nickname, room: &str, queue: usize) -> Mail {
+    let (outbox, _controls, mail) = outbox::channel(queue);
+    hub.handle(Event::Register(Newcomer { id, name, room: room.to_owned(), outbox }), NOW);
+    mail
+}
+
+fn publish(hub: &mut Hub, id: ClientId, content: &str) {
+    hub.handle(Event::Publish { id, content: content.to_owned(), receipt: None }, NOW);
+}
+
+fn whisper(hub: &mut Hub, id: ClientId, to: &str, content: &str) {
+    hub.handle(Event::Whisper { id, to: to.to_owned(), content: content.to_owned(), receipt: None }, NOW);
+}
+
+/// The messages in each queued entry, and whether more may come.
+fn entries(mail: &mut Mail) -> (Vec<Vec<Value>>, Status) {
+    let mut taken = Vec::new();
+    let status = mail.take(&mut taken);
+    let decode = |entry: &tungstenite::Bytes| {
+        let mut bytes = entry.to_vec();
+        let messages =
+            raw::frames(&mut bytes).iter().map(|(_, payload)| serde_json::from_slice(payload).unwrap()).collect();
+        assert!(bytes.is_empty(), "an entry holds whole frames");
+        messages
+    };
+    (taken.iter().map(decode).collect(), status)
+}
+
+/// Type and content (or user) of every message queued, in order.
+fn heard(mail: &mut Mail) -> Vec<String> {
+    let (entries, _) = entries(mail);
+    let word = |message: &Value, key: &str| message[key].as_str().unwrap_or_default().to_owned();
+    entries
+        .iter()
+        .flatten()
+        .map(|message| match &*word(message, "type") {
+            "public" | "private" => word(message, "content"),
+            kind => format!("{kind} {}", word(message, "user")).trim_end().to_owned(),
+        })
+        .collect()
+}
+
+#[test]
+fn a_turn_is_one_entry_for_each_member() {
+    let mut hub = hub(&[]);
+    let mut ann = register(&mut hub, 1, "Ann", "r");
+    let mut bob = register(&mut hub, 2, "Bob", "r");
+    hub.flush(NOW);
+    entries(&mut ann);
+    entries(&mut bob);
+    for content in ["one", "two", "three"] {
+        publish(&mut hub, 1, content);
+    }
+    assert!(entries(&mut bob).0.is_empty(), "nothing goes out before the turn ends");
+    hub.flush(NOW);
+    for mail in [&mut ann, &mut bob] {
+        let (entries, _) = entries(mail);
+        assert_eq!(entries.len(), 1);
+        assert_eq!(entries[0].iter().map(|message| message["seq"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2, 3]);
+    }
+}
+
+#[test]
+fn a_newcomer_in_the_middle_of_a_turn_hears_each_message_once() {
+    let mut hub = hub(&[]);
+    let mut ann = register(&mut hub, 1, "Ann", "r");
+    publish(&mut hub, 1, "before");
+    let mut bob = register(&mut hub, 2, "Bob", "r");
+    publish(&mut hub, 1, "after");
+    hub.flush(NOW);
+    assert_eq!(heard(&mut ann), ["welcome Ann", "join Ann", "before", "join Bob", "after"]);
+    assert_eq!(heard(&mut bob), ["welcome Bob", "before", "join Bob", "after"]);
+}
+
+#[test]
+fn a_private_message_overtakes_nothing() {
+    let mut hub = hub(&[]);
+    let mut ann = register(&mut hub, 1, "Ann", "r");
+    let mut bob = register(&mut hub, 2, "Bob", "r");
+    let mut eve = register(&mut hub, 3, "Eve", "r");
+    hub.flush(NOW);
+    for mail in [&mut ann, &mut bob, &mut eve] {
+        heard(mail);
+    }
+    publish(&mut hub, 1, "1");
+    whisper(&mut hub, 1, "Bob", "2");
+    publish(&mut hub, 3, "3");
+    whisper(&mut hub, 1, "Bob", "4");
+    whisper(&mut hub, 1, "nobody", "x");
+    hub.flush(NOW);
+    assert_eq!(heard(&mut ann), ["1", "2", "3", "4", "error"]);
+    assert_eq!(heard(&mut bob), ["1", "2", "3", "4"]);
+    assert_eq!(heard(&mut eve), ["1", "3"]);
+}
+
+#[test]
+fn a_member_whose_queue_is_full_goes_with_1013_and_sees_no_gap() {
+    let mut hub = hub(&[]);
+    let mut ann = register(&mut hub, 1, "Ann", "r");
+    let mut slow = register_with_queue(&mut hub, 2, Nickname::Chosen("slow".into()), "r", 2);
+    hub.flush(NOW);
+    heard(&mut ann);
+    let (greeting, _) = entries(&mut slow);
+    assert_eq!(greeting.len(), 2, "welcome, and its own join");
+    for content in ["1", "2", "3", "4"] {
+        publish(&mut hub, 1, content);
+        hub.flush(NOW);
+    }
+    assert_eq!(heard(&mut ann), ["1", "2", "3", "leave slow", "4"]);
+    let (entries, status) = entries(&mut slow);
+    assert_eq!(entries.concat().iter().map(|m| m["seq"].as_u64()).collect::<Vec<_>>(), [Some(1), Some(2)]);
+    assert_eq!((status, slow.reason()), (Status::Closed, Some(CloseReason::TooSlow)));
+}
+
+#[test]
+fn many_full_queues_at_once_are_many_leaves_in_one_entry() {
+    let mut hub = hub(&[]);
+    let mut ann = register(&mut hub, 1, "Ann", "r");
+    // A greeting, the turn's join notices, and nothing more fit.
+    let slow: Vec<Mail> =
+        (2..50).map(|id| register_with_queue(&mut hub, id, Nickname::Chosen(format!("s{id}")), "r", 2)).collect();
+    hub.flush(NOW);
+    heard(&mut ann);
+    publish(&mut hub, 1, "x");
+    hub.flush(NOW);
+    let (entries, _) = entries(&mut ann);
+    assert_eq!(entries.iter().map(Vec::len).collect::<Vec<_>>(), [1, 48], "the message, then all the leaves");
+    assert!(slow.iter().all(|mail| mail.reason() == Some(CloseReason::TooSlow)));
+}
+
+#[test]
+fn a_leave_comes_after_the_members_last_message_and_the_member_hears_what_it_said() {
+    let mut hub = hub(&[]);
+    let mut ann = register(&mut hub, 1, "Ann", "r");
+    let mut bob = register(&mut hub, 2, "Bob", "r");
+    hub.flush(NOW);
+    heard(&mut ann);
+    heard(&mut bob);
+    publish(&mut hub, 2, "last words");
+    hub.handle(Event::Unregister { id: 2, reason: CloseReason::ClientClosed }, NOW);
+    publish(&mut hub, 2, "from beyond");
+    hub.handle(Event::Unregister { id: 2, reason: CloseReason::ConnectionLost }, NOW);
+    hub.flush(NOW);
+    assert_eq!(heard(&mut ann), ["last words", "leave Bob"]);
+    assert_eq!(heard(&mut bob), ["last words"]);
+    assert_eq!(bob.reason(), Some(CloseReason::ClientClosed));
+}
+
+#[test]
+fn a_refused_newcomer_is_told_and_nobody_hears_of_it() {
+    let mut hub = hub(&["--max-rooms", "1"]);
+    let mut ann = register(&mut hub, 1, "Ann", "r");
+    let mut taken = register(&mut hub, 2, "ANN", "r");
+    let mut no_room = register(&mut hub, 3, "Bob", "elsewhere");
+    publish(&mut hub, 2, "from a stranger");
+    hub.handle(Event::Unregister { id: 2, reason: CloseReason::ConnectionLost }, NOW);
+    hub.flush(NOW);
+    assert_eq!(heard(&mut ann), ["welcome Ann", "join Ann"]);
+    for (mail, reason) in [(&mut taken, CloseReason::NameTaken), (&mut no_room, CloseReason::RoomLimit)] {
+        let (entries, status) = entries(mail);
+        assert_has(&entries[0][0], json!({"type": "error", "code": reason.name()}));
+        assert_eq!((status, mail.reason()), (Status::Closed, Some(reason)));
+    }
+}
+
+#[test]
+fn a_guest_whose_name_is_taken_gets_the_next() {
+    let mut hub = hub(&[]);
+    let mut names = Vec::new();
+    let mails: Vec<Mail> = [35, 35, 35, u32::MAX, u32::MAX]
+        .into_iter()
+        .enumerate()
+        .map(|(i, start)| register_with_queue(&mut hub, i as ClientId, Nickname::Guest(start), "r", 64))
+        .collect();
+    for mut mail in mails {
+        names.push(entries(&mut mail).0[0][0]["user"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(names[..3], ["guest-000z", "guest-0010", "guest-0011"]);
+    assert_ne!(names[3], names[4]);
+}
+
+#[test]
+fn stopping_delivers_the_turn_then_closes_all_and_refuses_newcomers() {
+    let mut hub = hub(&[]);
+    let mut ann = register(&mut hub, 1, "Ann", "r");
+    publish(&mut hub, 1, "last");
+    hub.handle(Event::Stop, NOW);
+    let mut late = register(&mut hub, 2, "late", "r");
+    hub.flush(NOW);
+    assert_eq!(heard(&mut ann), ["welcome Ann", "join Ann", "last"]);
+    assert_eq!(entries(&mut ann).1, Status::Closed);
+    for mail in [&ann, &late] {
+        assert_eq!(mail.reason(), Some(CloseReason::ServerShutdown));
+    }
+    assert_eq!(heard(&mut late), [""; 0]);
+}
+
+#[test]
+fn health_is_answered() {
+    let (ask, answered) = bounded(1);
+    hub(&[]).handle(Event::Health(ask), NOW);
+    assert_eq!(answered.try_recv(), Ok(()));
+}
+
+#[test]
+fn a_long_turn_is_cut_into_entries_of_bounded_size() {
+    let mut hub = hub(&[]);
+    let mut ann = register(&mut hub, 1, "Ann", "r");
+    hub.flush(NOW);
+    entries(&mut ann);
+    for _ in 0..20 {
+        publish(&mut hub, 1, &"x".repeat(4000));
+    }
+    hub.flush(NOW);
+    let mut taken = Vec::new();
+    ann.take(&mut taken);
+    assert!(
+        taken.len() > 1 && taken.iter().all(|entry| entry.len() < 21_000),
+        "{:?}",
+        taken.iter().map(|e| e.len()).collect::<Vec<_>>()
+    );
+}

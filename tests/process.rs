@@ -1,0 +1,192 @@
+//! The program itself: its start, its options, its signals, its log.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::thread::{self, JoinHandle};
+
+use crate::support::raw::{FIN, TEXT, exchange, masked};
+use crate::support::{config, eventually};
+
+fn command(options: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_parlour"));
+    command.args(options).env_remove("RUST_LOG").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn run(options: &[&str]) -> Output {
+    command(options).output().expect("the program runs")
+}
+
+/// A running server.
+struct Program {
+    child: Child,
+    address: SocketAddr,
+    log: JoinHandle<String>,
+}
+
+impl Program {
+    fn start(command: &mut Command) -> Program {
+        let mut child = command.spawn().expect("the program starts");
+        let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
+        let mut log = String::new();
+        let address = loop {
+            assert_ne!(stderr.read_line(&mut log).expect("text"), 0, "it ended: {log}");
+            if let Some((_, rest)) = log.split_once("listening on http://") {
+                break rest.split('/').next().unwrap().parse().expect("an address");
+            }
+        };
+        let log = thread::spawn(move || {
+            stderr.read_to_string(&mut log).expect("text");
+            log
+        });
+        Program { child, address, log }
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(status.expect("kill").success());
+    }
+
+    fn ended(mut self) -> (ExitStatus, String) {
+        let status = eventually("its end", || self.child.try_wait().expect("a child"));
+        (status, self.log.join().expect("a log"))
+    }
+}
+
+#[track_caller]
+fn assert_one_line(output: &Output, parts: &[&str]) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && output.status.code().is_some(), "{:?}", output.status);
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    for part in parts {
+        assert!(stderr.contains(part), "{part:?} in {stderr}");
+    }
+}
+
+#[test]
+fn a_bad_start_is_one_clear_line_and_a_non_zero_status() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    assert_one_line(&run(&["--listen", &address]), &["--listen", &address, "in use"]);
+    assert_one_line(&run(&["--listen", "nonsense"]), &["--listen"]);
+    assert_one_line(&run(&["--quue", "5"]), &["--quue", "--queue"]);
+    assert_one_line(&run(&["--queue", "0"]), &["--queue", "1..="]);
+    assert_one_line(&run(&["--queue", "many"]), &["--queue", "many"]);
+    assert_one_line(&run(&["--ping-interval", "30"]), &["--ping-interval", "30s"]);
+    assert_one_line(&run(&["--write-timeout", "0s"]), &["--write-timeout", "zero"]);
+    assert_one_line(&run(&["--ping-interval", "900000000years"]), &["--ping-interval"]);
+    assert_one_line(&run(&["--ping-timeout", "30s"]), &["--ping-timeout", "--ping-interval"]);
+    assert_one_line(&run(&["extra"]), &["extra"]);
+    let output = command(&[]).env("PARLOUR_QUEUE", "none").output().unwrap();
+    assert_one_line(&output, &["none", "--queue"]);
+}
+
+#[test]
+fn help_explains_every_option_with_its_default_and_variable() {
+    let output = run(&["--help"]);
+    let help = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && output.stderr.is_empty());
+    let defaults = [
+        ("listen", "127.0.0.1:8080"),
+        ("history", "100"),
+        ("queue", "256"),
+        ("max-message-bytes", "4096"),
+        ("max-rooms", "1000"),
+        ("ping-interval", "30s"),
+        ("ping-timeout", "75s"),
+        ("handshake-timeout", "10s"),
+        ("write-timeout", "10s"),
+        ("shutdown-timeout", "5s"),
+    ];
+    for (option, default) in defaults {
+        let at = help.find(&format!("--{option} ")).unwrap_or_else(|| panic!("{option} in {help}"));
+        let entry = &help[at..];
+        let variable = format!("[env: PARLOUR_{}=", option.to_uppercase().replace('-', "_"));
+        assert!(entry.contains(&variable) && entry.contains(&format!("[default: {default}]")), "{option} in {help}");
+    }
+}
+
+#[test]
+fn a_flag_wins_over_the_environment_and_the_environment_over_the_default() {
+    let program = Program::start(command(&[]).env("PARLOUR_LISTEN", "127.0.0.1:0").env("PARLOUR_HISTORY", "5"));
+    assert_ne!(program.address.port(), 8080);
+    program.signal("TERM");
+    assert!(program.ended().0.success());
+    assert_eq!(config(&["--history", "7"]).history, 7);
+}
+
+#[test]
+fn ipv6_is_served_and_ipv4_with_it() {
+    let program = Program::start(&mut command(&["--listen", "[::]:0"]));
+    for host in ["[::1]", "127.0.0.1"] {
+        let address: SocketAddr = format!("{host}:{}", program.address.port()).parse().unwrap();
+        assert!(exchange(address, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").ends_with("ok\n"));
+    }
+    program.signal("TERM");
+    assert!(program.ended().0.success());
+}
+
+#[test]
+fn sigint_and_sigterm_stop_it_with_status_0() {
+    for signal in ["INT", "TERM"] {
+        let program = Program::start(&mut command(&["--listen", "127.0.0.1:0"]));
+        let mut client = std::net::TcpStream::connect(program.address).unwrap();
+        std::io::Write::write_all(&mut client, crate::support::raw::upgrade("name=x").as_bytes()).unwrap();
+        let mut received = vec![0; 12];
+        client.read_exact(&mut received).expect("an upgrade");
+        assert_eq!(received, b"HTTP/1.1 101");
+        program.signal(signal);
+        client.read_to_end(&mut received).expect("a clean end");
+        assert!(received.ends_with(b"\x03\xe9server_shutdown"), "{}", String::from_utf8_lossy(&received));
+        drop(client);
+        let (status, log) = program.ended();
+        assert!(status.success() && log.contains("stopped"), "{status:?} {log}");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once_with_a_non_zero_status() {
+    let options = ["--listen", "127.0.0.1:0", "--shutdown-timeout", "1h", "--write-timeout", "1h", "--queue", "2"];
+    let program = Program::start(&mut command(&options));
+    // Somebody who floods the room and reads nothing keeps the first stop waiting.
+    let mut flood = std::net::TcpStream::connect(program.address).unwrap();
+    flood.set_write_timeout(Some(std::time::Duration::from_secs(1))).unwrap();
+    std::io::Write::write_all(&mut flood, crate::support::raw::upgrade("name=x").as_bytes()).unwrap();
+    let text = format!(r#"{{"type":"public","content":"{}"}}"#, "x".repeat(4000));
+    let frame = masked(FIN | TEXT, text.as_bytes());
+    for _ in 0..4000 {
+        if std::io::Write::write_all(&mut flood, &frame).is_err() {
+            break;
+        }
+    }
+    program.signal("TERM");
+    eventually("the listener's end", || std::net::TcpStream::connect(program.address).is_err().then_some(()));
+    program.signal("TERM");
+    let (status, _) = program.ended();
+    assert_eq!(status.code(), Some(128 + 15));
+}
+
+#[test]
+fn the_log_tells_of_comings_goings_and_refusals_and_never_what_was_said() {
+    let program = Program::start(command(&["--listen", "127.0.0.1:0"]).env("RUST_LOG", "trace"));
+    let mut request = crate::support::raw::upgrade("name=%E5%BC%A0%E4%B8%89").into_bytes();
+    request.extend(masked(FIN | TEXT, br#"{"type":"public","content":"a secret thing"}"#));
+    request.extend(masked(FIN | 0x8, &[0x03, 0xe8, b's', b'e', b'c', b'r', b'e', b't']));
+    exchange_lossy(program.address, &request);
+    exchange(program.address, b"GET /\x1b[31m HTTP/1.1\r\nHost: x\r\n\r\n");
+    exchange(program.address, b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n");
+    program.signal("TERM");
+    let (_, log) = program.ended();
+    for part in ["joins lobby as \"张三\"", "gone: 1000 client_closed", "refused: 404", "refused: 400"] {
+        assert!(log.contains(part), "{part:?} in {log}");
+    }
+    assert!(!log.contains("secret"), "{log}");
+    assert!(!log.contains('\x1b'), "{log}");
+}
+
+fn exchange_lossy(address: SocketAddr, request: &[u8]) {
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    std::io::Write::write_all(&mut stream, request).unwrap();
+    stream.read_to_end(&mut Vec::new()).expect("a clean end");
+}

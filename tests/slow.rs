@@ -1,0 +1,84 @@
+//! Clients that don't read: what it costs them, and nobody else.
+
+use std::io::Read;
+use std::net::Shutdown;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::raw::RawClient;
+use crate::support::{Client, TestServer, assert_has};
+
+/// Lets `talker` talk until everyone hears that `name` has left.
+fn talk_until_gone(talker: &mut Client, name: &str) {
+    let content = "x".repeat(4000);
+    loop {
+        talker.say(&content);
+        loop {
+            let message = talker.next();
+            if message["type"] == "leave" {
+                assert_has(&message, json!({"user": name}));
+                return;
+            }
+            if message["type"] == "public" {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stalled_client_is_dropped_and_the_room_goes_on() {
+    let server = TestServer::start(&["--queue", "4", "--write-timeout", "500ms"]);
+    let mut talker = Client::join(&server, "talker");
+    let _stalled = Client::join(&server, "stalled");
+    talk_until_gone(&mut talker, "stalled");
+    Client::join(&server, "stalled");
+    talker.say("on we go");
+    talker.next_where(|message| message["content"] == "on we go");
+}
+
+#[test]
+fn a_client_that_reads_again_in_time_sees_every_message_up_to_1013() {
+    let server = TestServer::start(&["--queue", "4", "--write-timeout", "20s"]);
+    let mut talker = Client::join(&server, "talker");
+    let mut slow = RawClient::connect(&server, "name=slow");
+    slow.next_of("join");
+    talk_until_gone(&mut talker, "slow");
+    let mut seq = 0;
+    let closed = loop {
+        let (first, payload) = slow.frame().expect("a close frame comes before the end");
+        if first == 0x88 {
+            break payload;
+        }
+        let message: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+        if message["type"] == "public" {
+            seq += 1;
+            assert_eq!(message["seq"], seq, "no gap before the end");
+        }
+    };
+    assert_eq!(closed, [&1013u16.to_be_bytes()[..], b"too_slow"].concat());
+    assert!(seq > 4);
+}
+
+#[test]
+fn a_client_that_takes_a_byte_now_and_then_does_not_hold_its_writer_beyond_the_deadline() {
+    // No cut at the end of the shutdown's time helps here: only the writer's own deadline ends it.
+    let mut server = TestServer::start(&["--queue", "4", "--write-timeout", "1s", "--shutdown-timeout", "1h"]);
+    let mut talker = Client::join(&server, "talker");
+    let trickle = Client::join(&server, "trickle");
+    let mut stream = trickle.stream().try_clone().unwrap();
+    let reading = thread::spawn(move || {
+        let mut chunk = [0; 1000];
+        while stream.read(&mut chunk).is_ok_and(|n| n > 0) {
+            thread::sleep(Duration::from_millis(50));
+        }
+    });
+    talk_until_gone(&mut talker, "trickle");
+    drop(talker);
+    server.stop();
+    server.ended().expect("every thread joined, the trickling client's writer included");
+    trickle.stream().shutdown(Shutdown::Both).unwrap();
+    reading.join().unwrap();
+}

@@ -1,0 +1,173 @@
+//! A server on a port of its own, and clients that wait with deadlines.
+
+pub mod raw;
+
+use std::net::{SocketAddr, TcpStream};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use parlour::config::Config;
+use parlour::server::{RunError, Server, StopHandle};
+use serde_json::{Value, json};
+use tungstenite::protocol::frame::coding::CloseCode;
+use tungstenite::{Message, WebSocket};
+
+/// What is not there after this long will not come.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Options as the command line takes them, whatever the environment says, on a free port.
+pub fn config(options: &[&str]) -> Config {
+    let fixed = ["parlour", "--listen", "127.0.0.1:0"];
+    Config::read(fixed.iter().chain(options)).expect("options that go together")
+}
+
+/// A server in this process. Dropping it stops it and fails the test if it does not end well.
+pub struct TestServer {
+    pub address: SocketAddr,
+    stop: StopHandle,
+    running: Option<JoinHandle<Result<(), RunError>>>,
+}
+
+impl TestServer {
+    pub fn start(options: &[&str]) -> TestServer {
+        let server = Server::bind(config(options)).expect("a free port");
+        let address = server.local_addr().expect("a bound server has an address");
+        let stop = server.stop_handle();
+        TestServer { address, stop, running: Some(thread::spawn(|| server.run())) }
+    }
+
+    /// Begins to stop it, and returns at once.
+    pub fn stop(&self) {
+        self.stop.stop();
+    }
+
+    /// Waits for a stopped server's end.
+    pub fn ended(&mut self) -> Result<(), RunError> {
+        let running = self.running.take().expect("it ends once");
+        eventually("the server's end", || running.is_finished().then_some(()));
+        running.join().expect("the accept loop does not panic")
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        self.stop();
+        if let Some(running) = self.running.take() {
+            let ended = running.join();
+            if !thread::panicking() {
+                ended.expect("the accept loop does not panic").expect("the server stops in time");
+            }
+        }
+    }
+}
+
+/// A client by tungstenite.
+pub struct Client {
+    socket: WebSocket<TcpStream>,
+}
+
+impl Client {
+    /// Connects to `/ws` with `query`; whatever the server says is still to be read.
+    pub fn connect(server: &TestServer, query: &str) -> Client {
+        let stream = TcpStream::connect(server.address).expect("the server listens");
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let url = format!("ws://{}/ws?{query}", server.address);
+        let (socket, _) = tungstenite::client(url, stream).expect("an upgrade");
+        Client { socket }
+    }
+
+    /// Joins the lobby as `name`, and reads up to its own join notice.
+    pub fn join(server: &TestServer, name: &str) -> Client {
+        Client::join_room(server, name, "lobby")
+    }
+
+    /// Joins `room` as `name`, and reads up to its own join notice.
+    pub fn join_room(server: &TestServer, name: &str, room: &str) -> Client {
+        let mut client = Client::connect(server, &format!("name={name}&room={room}"));
+        client.next_where(|message| message["type"] == "join" && message["user"] == name);
+        client
+    }
+
+    pub fn send(&mut self, message: Value) {
+        self.send_text(&message.to_string());
+    }
+
+    pub fn send_text(&mut self, text: &str) {
+        self.socket.send(Message::text(text)).expect("the connection is open");
+    }
+
+    pub fn say(&mut self, content: &str) {
+        self.send(json!({"type": "public", "content": content}));
+    }
+
+    pub fn whisper(&mut self, to: &str, content: &str) {
+        self.send(json!({"type": "private", "to": to, "content": content}));
+    }
+
+    /// The next message of the server.
+    pub fn next(&mut self) -> Value {
+        loop {
+            match self.socket.read().expect("a message before the deadline") {
+                Message::Text(text) => return serde_json::from_str(&text).expect("each frame is one JSON object"),
+                Message::Ping(_) | Message::Pong(_) => {}
+                other => panic!("a text was expected, not {other:?}"),
+            }
+        }
+    }
+
+    /// The next message that `wanted` accepts; others are skipped.
+    pub fn next_where(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            let message = self.next();
+            if wanted(&message) {
+                return message;
+            }
+        }
+    }
+
+    pub fn next_of(&mut self, kind: &str) -> Value {
+        self.next_where(|message| message["type"] == kind)
+    }
+
+    /// Closes from this side, and returns the code that the server answers with.
+    pub fn close(mut self) -> u16 {
+        self.socket.close(None).expect("the connection is open");
+        self.closed().0
+    }
+
+    /// Reads on until the server closes: the code and the reason.
+    pub fn closed(&mut self) -> (u16, String) {
+        loop {
+            match self.socket.read() {
+                Ok(Message::Close(Some(frame))) => return (frame.code.into(), frame.reason.to_string()),
+                Ok(Message::Close(None)) => return (CloseCode::Status.into(), String::new()),
+                Ok(_) => {}
+                Err(error) => panic!("a close frame was expected, not {error}"),
+            }
+        }
+    }
+
+    pub fn stream(&self) -> &TcpStream {
+        self.socket.get_ref()
+    }
+}
+
+/// Tries until `probe` gives something.
+pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(start.elapsed() < DEADLINE, "{what} did not happen in time");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The fields of `message` that `expected` names are as it says.
+#[track_caller]
+pub fn assert_has(message: &Value, expected: Value) {
+    for (key, value) in expected.as_object().expect("an object") {
+        assert_eq!(&message[key], value, "{key} of {message}");
+    }
+}
