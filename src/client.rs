@@ -1,7 +1,7 @@
-//! One chat client: two threads, as in Go. [`read_pump`] is the only one that reads from the socket, [`write_pump`] the
+//! One chat client: two threads, as in Go. `read_pump` is the only one that reads from the socket, `write_pump` the
 //! only one that writes to it.
 //!
-//! The two end together, whoever notices first. The reader leaves through [`Registration`], whose `Drop` tells the hub;
+//! The two end together, whoever notices first. The reader leaves through `Registration`, whose `Drop` tells the hub;
 //! the hub drops the outbox; the writer writes what is left and the close frame. A writer that fails shuts the socket
 //! down, which the reader sees as the end of the stream.
 

@@ -8,7 +8,7 @@
 //!                   └───────────────────── pongs ───────────────────────▲
 //! ```
 //!
-//! Each chat client has two threads, [`client::read_pump`] and [`client::write_pump`]; one hub thread owns all rooms and
+//! Each chat client has two threads, `read_pump` and `write_pump`; one hub thread owns all rooms and
 //! members. A few threads serve everyone: the accept loop, the reaper, which joins threads that have ended, and in the
 //! binary one that waits for signals.
 //!
