@@ -17,8 +17,9 @@ const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
     after_help = "Durations take a unit: 500ms, 30s, 2m. The log goes to standard error; RUST_LOG=debug shows more."
 )]
 pub struct Config {
-    /// Address and port to listen on; [::]:8080 takes IPv6 and IPv4, port 0 any free one
+    /// Address and port to listen on.
     #[arg(long, env = "PARLOUR_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
+    #[arg(help = "Address and port to listen on; [::]:8080 takes IPv6 and IPv4, port 0 any free one")]
     pub listen: String,
 
     /// Public messages a room remembers and shows to a newcomer
