@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use tungstenite::Bytes;
 use tungstenite::handshake::server::write_response;
-use tungstenite::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
+use tungstenite::http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS,
+};
 use tungstenite::http::{self, StatusCode, Version};
 
 /// Longest request head. Browsers send about 600 bytes, and cookies of other sites on the same host.
@@ -134,6 +136,7 @@ pub fn text(status: StatusCode, line: impl Into<String>) -> Response {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
@@ -145,8 +148,11 @@ pub fn with_header(mut response: Response, name: HeaderName, value: &'static str
 
 /// The response as bytes, without its body where the request was `HEAD`.
 pub fn to_bytes(mut response: Response, head_only: bool) -> Bytes {
-    let length = response.body().len().into();
-    response.headers_mut().insert(CONTENT_LENGTH, length);
+    // A 304 would give the length of the body that it leaves out (RFC 9110, 8.6), or none, which is simpler.
+    if response.status() != StatusCode::NOT_MODIFIED {
+        let length = response.body().len().into();
+        response.headers_mut().insert(CONTENT_LENGTH, length);
+    }
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     let mut bytes = Vec::new();
     write_response(&mut bytes, &response).expect("a Vec takes every write, and our headers are text");

@@ -28,6 +28,7 @@ pub mod config;
 pub mod server;
 
 pub mod http;
+pub mod page;
 pub mod routes;
 
 pub mod client;

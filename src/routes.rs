@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::http::{self, Request, Response};
 use crate::hub::{Event, Nickname};
 use crate::message::{self, CloseReason};
+use crate::page;
 
 /// How long `/healthz` waits for the hub.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -59,13 +60,14 @@ pub fn serve(connection: &Arc<Connection>, inbox: &Sender<Event>, config: &Arc<C
             }
             Err(response) => *response,
         },
-        ("/", &Method::GET | &Method::HEAD) => {
-            http::text(StatusCode::OK, "parlour: a chat room. Connect a WebSocket client to /ws?name=YOU&room=lobby")
-        }
-        ("/healthz", &Method::GET | &Method::HEAD) => health(inbox),
         ("/ws", _) => not_allowed("GET"),
-        ("/" | "/healthz", _) => not_allowed("GET, HEAD"),
-        _ => http::text(StatusCode::NOT_FOUND, "nothing here; the chat is at /ws"),
+        ("/healthz", &Method::GET | &Method::HEAD) => health(inbox),
+        ("/healthz", _) => not_allowed("GET, HEAD"),
+        (path, method) => match page::find(path) {
+            Some(asset) if method == Method::GET || head_only => asset.response(request.headers()),
+            Some(_) => not_allowed("GET, HEAD"),
+            None => http::text(StatusCode::NOT_FOUND, "nothing here; the chat is at /"),
+        },
     };
     refuse(connection, response, head_only);
 }
@@ -74,7 +76,7 @@ pub fn serve(connection: &Arc<Connection>, inbox: &Sender<Event>, config: &Arc<C
 fn refuse(connection: &Connection, response: Response, head_only: bool) {
     let Connection { id, peer, stream, .. } = connection;
     let status = response.status();
-    match status.is_success() {
+    match status.is_success() || status == StatusCode::NOT_MODIFIED {
         true => debug!("connection {id} from {peer}: {status}"),
         false => info!("connection {id} from {peer} refused: {status}"),
     }

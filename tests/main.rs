@@ -7,6 +7,7 @@ mod closing;
 mod http;
 mod hub;
 mod joining;
+mod page;
 mod process;
 mod shutdown;
 mod slow;

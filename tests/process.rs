@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread::{self, JoinHandle};
 
-use crate::support::raw::{FIN, TEXT, exchange, masked};
+use crate::support::raw::{FIN, TEXT, exchange, exchange_bytes, masked};
 use crate::support::{config, eventually};
 
 fn command(options: &[&str]) -> Command {
@@ -173,7 +173,7 @@ fn the_log_tells_of_comings_goings_and_refusals_and_never_what_was_said() {
     let mut request = crate::support::raw::upgrade("name=%E5%BC%A0%E4%B8%89").into_bytes();
     request.extend(masked(FIN | TEXT, br#"{"type":"public","content":"a secret thing"}"#));
     request.extend(masked(FIN | 0x8, &[0x03, 0xe8, b's', b'e', b'c', b'r', b'e', b't']));
-    exchange_lossy(program.address, &request);
+    exchange_bytes(program.address, &request);
     exchange(program.address, b"GET /\x1b[31m HTTP/1.1\r\nHost: x\r\n\r\n");
     exchange(program.address, b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n");
     program.signal("TERM");
@@ -183,10 +183,4 @@ fn the_log_tells_of_comings_goings_and_refusals_and_never_what_was_said() {
     }
     assert!(!log.contains("secret"), "{log}");
     assert!(!log.contains('\x1b'), "{log}");
-}
-
-fn exchange_lossy(address: SocketAddr, request: &[u8]) {
-    let mut stream = std::net::TcpStream::connect(address).unwrap();
-    std::io::Write::write_all(&mut stream, request).unwrap();
-    stream.read_to_end(&mut Vec::new()).expect("a clean end");
 }

@@ -1,5 +1,6 @@
 //! A server on a port of its own, and clients that wait with deadlines.
 
+pub mod browser;
 pub mod raw;
 
 use std::net::{SocketAddr, TcpStream};
@@ -15,10 +16,13 @@ use tungstenite::{Message, WebSocket};
 /// What is not there after this long will not come.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Options as the command line takes them, whatever the environment says, on a free port.
+/// Options as the command line takes them; on a free port unless they name one.
 pub fn config(options: &[&str]) -> Config {
-    let fixed = ["parlour", "--listen", "127.0.0.1:0"];
-    Config::read(fixed.iter().chain(options)).expect("options that go together")
+    let mut line = vec!["parlour"];
+    if !options.contains(&"--listen") {
+        line.extend(["--listen", "127.0.0.1:0"]);
+    }
+    Config::read(line.iter().chain(options)).expect("options that go together")
 }
 
 /// A server in this process. Dropping it stops it and fails the test if it does not end well.

@@ -67,14 +67,19 @@ fn unmasked_header(bytes: &[u8]) -> Option<(usize, usize)> {
     }
 }
 
-/// Sends `request` and returns everything that comes until the server closes.
+/// Sends `request` and returns everything that comes until the server closes, which is text.
 pub fn exchange(address: SocketAddr, request: &[u8]) -> String {
+    String::from_utf8(exchange_bytes(address, request)).expect("text")
+}
+
+/// Sends `request` and returns everything that comes until the server closes.
+pub fn exchange_bytes(address: SocketAddr, request: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).expect("the server listens");
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     stream.write_all(request).expect("the server reads");
     let mut response = Vec::new();
     stream.read_to_end(&mut response).expect("a clean end before the deadline");
-    String::from_utf8(response).expect("text")
+    response
 }
 
 /// The head of an upgrade as RFC 6455 prints it.

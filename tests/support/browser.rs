@@ -1,0 +1,229 @@
+//! A headless Chromium, driven over its DevTools protocol: JSON on a WebSocket, for which tungstenite is all it takes.
+
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::{Value, json};
+use tungstenite::{Message, WebSocket};
+
+use super::{DEADLINE, eventually};
+
+const NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "chrome"];
+/// Set where a missing browser is a failure and no reason to skip.
+const REQUIRED: &str = "PARLOUR_REQUIRE_BROWSER";
+
+static PROFILES: AtomicU32 = AtomicU32::new(0);
+
+/// A running browser with a profile of its own.
+pub struct Browser {
+    process: Child,
+    profile: PathBuf,
+    port: u16,
+    control: Connection,
+}
+
+impl Browser {
+    /// Starts the browser, or says loudly that there is none.
+    pub fn launch() -> Option<Browser> {
+        let found = NAMES.iter().find(|name| {
+            Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+        });
+        let Some(name) = found else {
+            assert!(std::env::var_os(REQUIRED).is_none(), "{REQUIRED} is set, and there is no browser");
+            // Past the test harness, which would keep it to itself.
+            use std::io::Write;
+            let _ = writeln!(std::io::stderr(), "\nLEFT OUT: a browser test, since none of {NAMES:?} was found\n");
+            return None;
+        };
+        let profile = std::env::temp_dir().join(format!(
+            "parlour-test-{}-{}",
+            std::process::id(),
+            PROFILES.fetch_add(1, Ordering::Relaxed)
+        ));
+        let process = Command::new(name)
+            .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
+            .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
+            .args(["--disable-dev-shm-usage", "--remote-debugging-port=0", "about:blank"])
+            .arg(format!("--user-data-dir={}", profile.display()))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the browser starts");
+        // The file has two lines: the port, and the path of the browser's own connection.
+        let (port, path) = eventually("the browser's start", || {
+            let text = std::fs::read_to_string(profile.join("DevToolsActivePort")).ok()?;
+            let (port, path) = text.trim().split_once('\n')?;
+            Some((port.parse().ok()?, path.to_owned()))
+        });
+        Some(Browser { process, profile, port, control: Connection::open(port, &path) })
+    }
+
+    /// Opens `url` in a window that shares nothing with the others, as large as a laptop's.
+    pub fn open(&mut self, url: &str) -> Page {
+        let context = self.control.call("Target.createBrowserContext", json!({}))["browserContextId"].clone();
+        let target = self
+            .control
+            .call("Target.createTarget", json!({"url": "about:blank", "browserContextId": context, "newWindow": true}));
+        let id = target["targetId"].as_str().expect("an id");
+        let mut page = Page(Connection::open(self.port, &format!("/devtools/page/{id}")));
+        page.0.call("Page.enable", json!({}));
+        page.resize(1280, 800);
+        page.0.call("Page.navigate", json!({"url": url}));
+        page.wait("document.readyState === 'complete'");
+        page
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = std::fs::remove_dir_all(&self.profile);
+    }
+}
+
+/// A window.
+pub struct Page(Connection);
+
+impl Page {
+    /// The value of a JavaScript expression, awaited if it is a promise.
+    #[track_caller]
+    pub fn eval(&mut self, expression: &str) -> Value {
+        let parameters = json!({"expression": expression, "returnByValue": true, "awaitPromise": true});
+        let result = self.0.call("Runtime.evaluate", parameters);
+        assert!(result.get("exceptionDetails").is_none(), "{expression}: {result}");
+        result["result"]["value"].clone()
+    }
+
+    /// Waits until the expression is true.
+    #[track_caller]
+    pub fn wait(&mut self, expression: &str) {
+        eventually(expression, || {
+            let parameters = json!({"expression": format!("Boolean({expression})"), "returnByValue": true});
+            (self.0.call("Runtime.evaluate", parameters)["result"]["value"] == true).then_some(())
+        });
+    }
+
+    /// Waits until the element shows the text.
+    #[track_caller]
+    pub fn wait_text(&mut self, selector: &str, text: &str) {
+        let (selector, text) = (json!(selector), json!(text));
+        self.wait(&format!("document.querySelector({selector})?.innerText.includes({text})"));
+    }
+
+    /// Types into whatever has the focus, as an input method would.
+    pub fn type_text(&mut self, text: &str) {
+        self.0.call("Input.insertText", json!({"text": text}));
+    }
+
+    /// Presses and releases a key: `Enter`, `Tab`, `Escape`.
+    pub fn press(&mut self, key: &str) {
+        let (code, text) = match key {
+            "Enter" => (13, "\r"),
+            "Tab" => (9, ""),
+            "Escape" => (27, ""),
+            other => panic!("no key called {other}"),
+        };
+        for kind in ["keyDown", "keyUp"] {
+            let text = if kind == "keyDown" { text } else { "" };
+            let event = json!({"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code, "text": text});
+            self.0.call("Input.dispatchKeyEvent", event);
+        }
+    }
+
+    /// Clicks an element through the page, as a keyboard or a screen reader would.
+    pub fn click(&mut self, selector: &str) {
+        self.eval(&format!("document.querySelector({}).click()", json!(selector)));
+    }
+
+    pub fn resize(&mut self, width: u32, height: u32) {
+        let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
+        self.0.call("Emulation.setDeviceMetricsOverride", metrics);
+    }
+
+    /// Makes the page believe in other preferences of its user.
+    pub fn prefer(&mut self, scheme: &str, language: &str) {
+        let features = json!([{"name": "prefers-color-scheme", "value": scheme}]);
+        self.0.call("Emulation.setEmulatedMedia", json!({"features": features}));
+        let agent = self.eval("navigator.userAgent");
+        self.0.call("Emulation.setUserAgentOverride", json!({"userAgent": agent, "acceptLanguage": language}));
+    }
+
+    pub fn reload(&mut self) {
+        self.eval("window.beforeReload = true");
+        self.0.call("Page.reload", json!({}));
+        self.wait("!window.beforeReload && document.readyState === 'complete'");
+    }
+
+    /// Joins from the door.
+    pub fn join(&mut self, name: &str) {
+        self.wait("!document.getElementById('door').hidden");
+        self.eval(&format!("document.getElementById('name').value = {}", json!(name)));
+        self.click("#join button");
+    }
+
+    /// Writes a message and presses Enter.
+    pub fn say(&mut self, text: &str) {
+        self.eval("document.getElementById('text').focus()");
+        self.type_text(text);
+        self.press("Enter");
+    }
+
+    /// Keeps a picture, for people to look at, where `PARLOUR_SCREENSHOTS` names a folder.
+    pub fn screenshot(&mut self, name: &str) {
+        let Some(folder) = std::env::var_os("PARLOUR_SCREENSHOTS") else { return };
+        let data = self.0.call("Page.captureScreenshot", json!({}))["data"].clone();
+        let png = decode_base64(data.as_str().expect("a picture"));
+        std::fs::write(PathBuf::from(folder).join(name), png).expect("the folder takes it");
+    }
+}
+
+/// A DevTools connection: calls and their answers; events in between are skipped.
+struct Connection {
+    socket: WebSocket<TcpStream>,
+    calls: u64,
+}
+
+impl Connection {
+    fn open(port: u16, path: &str) -> Connection {
+        let stream = TcpStream::connect(("127.0.0.1", port)).expect("the browser listens");
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let (socket, _) = tungstenite::client(format!("ws://127.0.0.1:{port}{path}"), stream).expect("an upgrade");
+        Connection { socket, calls: 0 }
+    }
+
+    #[track_caller]
+    fn call(&mut self, method: &str, parameters: Value) -> Value {
+        self.calls += 1;
+        let call = json!({"id": self.calls, "method": method, "params": parameters});
+        self.socket.send(Message::text(call.to_string())).expect("the browser lives");
+        loop {
+            let Message::Text(text) = self.socket.read().expect("an answer before the deadline") else { continue };
+            let mut answer: Value = serde_json::from_str(&text).expect("JSON");
+            if answer["id"] == self.calls {
+                assert!(answer.get("error").is_none(), "{method}: {answer}");
+                return answer["result"].take();
+            }
+        }
+    }
+}
+
+fn decode_base64(text: &str) -> Vec<u8> {
+    let digit = |byte: u8| match byte {
+        b'A'..=b'Z' => byte - b'A',
+        b'a'..=b'z' => byte - b'a' + 26,
+        b'0'..=b'9' => byte - b'0' + 52,
+        b'+' => 62,
+        _ => 63,
+    };
+    let digits: Vec<u8> = text.bytes().filter(|&byte| byte != b'=').map(digit).collect();
+    let mut bytes = Vec::new();
+    for group in digits.chunks(4) {
+        let number =
+            group.iter().fold(0u32, |number, &digit| number << 6 | u32::from(digit)) << (6 * (4 - group.len()));
+        bytes.extend(&number.to_be_bytes()[1..group.len()]);
+    }
+    bytes
+}
