@@ -14,15 +14,15 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use log::{info, warn};
+use tungstenite::Utf8Bytes;
 use tungstenite::error::{CapacityError, Error};
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{Message, Role, WebSocket, WebSocketConfig};
-use tungstenite::{Bytes, Utf8Bytes};
 
 use crate::config::Config;
 use crate::hub::{Event, Newcomer, Nickname};
 use crate::message::{self, CloseReason, Rejection, Request};
-use crate::outbox::{self, Controls, Mail, Outbox, Status};
+use crate::outbox::{self, Controls, Mail, Outbox, Status, Sweeps};
 
 /// Bytes read at a time; tungstenite allocates the buffer at once, so it counts for each idle client.
 const READ_BUFFER_BYTES: usize = 1024;
@@ -50,7 +50,7 @@ pub struct Connection {
 /// An accepted upgrade.
 pub struct Upgrade {
     /// The `101` response.
-    pub response: Bytes,
+    pub response: Vec<u8>,
     /// Bytes that came after the request head.
     pub leftover: Vec<u8>,
     /// Who wants to join which room, or what is wrong with the names.
@@ -65,21 +65,24 @@ pub fn serve_ws(
     connection: &Arc<Connection>,
     upgrade: Upgrade,
     inbox: &Sender<Event>,
+    sweeps: &Sweeps,
     config: &Arc<Config>,
 ) -> io::Result<()> {
-    let (outbox, controls, mail) = outbox::channel(config.queue);
-    connection.stream.set_write_timeout(Some(config.write_timeout))?;
-    connection.stream.set_read_timeout(Some(config.ping_timeout))?;
+    if connection.stream.set_read_timeout(Some(config.ping_timeout)).is_err() {
+        // Only a socket that is gone refuses a timeout.
+        return Ok(());
+    }
+    let (outbox, controls, mut mail) = outbox::channel(config.queue, sweeps);
+    mail.put_first(upgrade.response.into());
     let writer = spawn_writer(mail, connection.clone(), config.clone())?;
-    controls.set_writer(writer.thread().clone());
+    controls.set_writer(writer.thread().clone(), connection.clone());
     // Locals are dropped last to first, also by a panic: the hub hears of it, the writer ends, and then it is joined.
     let writer = JoinOnDrop(Some(writer));
     let controls = controls;
 
-    let _ = outbox.try_send(upgrade.response);
     let reason = match upgrade.joining {
         Ok((name, room)) => {
-            info!("client {} from {} joins {room} as {name}", connection.id, connection.peer);
+            info!("client {} from {} asks to join {room} as {name}", connection.id, connection.peer);
             let registration = Registration::new(connection.id, name, room, outbox, inbox);
             read_pump(connection, upgrade.leftover, &controls, registration, config)
         }
@@ -122,8 +125,12 @@ fn read_pump(
             Ok(Message::Binary(_)) => break CloseReason::Binary,
             // Any frame is a sign of life, and tungstenite answers pings at the next read.
             Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {}
-            // tungstenite puts this code in place of one that must not be sent (RFC 6455, 7.4.1).
-            Ok(Message::Close(Some(frame))) if frame.code == CloseCode::Protocol => break CloseReason::ProtocolError,
+            // What tungstenite puts in place of a code that must not be sent (RFC 6455, 7.4.1).
+            Ok(Message::Close(Some(frame)))
+                if frame.code == CloseCode::Protocol && frame.reason == "Protocol violation" =>
+            {
+                break CloseReason::ProtocolError;
+            }
             Ok(Message::Close(_)) => break CloseReason::ClientClosed,
             Err(error) => break close_reason(&error),
         }
@@ -160,7 +167,9 @@ fn close_reason(error: &Error) -> CloseReason {
 fn write_pump(mut mail: Mail, connection: &Connection, config: &Config) {
     // However this thread ends, the reader must not be left waiting on the socket.
     let _cut = CutOnDrop(&connection.stream);
-    if let Err(error) = write_until_closed(&mut mail, &connection.stream, config) {
+    let written = write_until_closed(&mut mail, &connection.stream, config);
+    mail.become_unavailable();
+    if let Err(error) = written {
         mail.set_reason(match error.kind() {
             ErrorKind::TimedOut => CloseReason::TooSlow,
             _ => CloseReason::ConnectionLost,
@@ -184,14 +193,18 @@ fn write_until_closed(mail: &mut Mail, stream: &TcpStream, config: &Config) -> i
     while mail.write_queued(stream, config.write_timeout)? == Status::Open {
         let now = Instant::now();
         if next_ping <= now {
-            mail.write(stream, message::ping_frame(), config.write_timeout)?;
+            mail.write(stream, message::ping_frame().into(), config.write_timeout)?;
             next_ping = now + config.ping_interval;
         }
         mail.wait(next_ping - now);
     }
-    // Without a reason the hub itself has failed.
-    let reason = mail.reason().unwrap_or(CloseReason::InternalError);
-    mail.write(stream, reason.to_frame(), config.write_timeout)
+    match mail.reason() {
+        // There is nobody left to tell, and this code must not be sent (RFC 6455, 7.4.1).
+        Some(CloseReason::ConnectionLost) => Ok(()),
+        Some(reason) => mail.write(stream, reason.to_frame().into(), config.write_timeout),
+        // Without a reason the hub itself has failed.
+        None => mail.write(stream, CloseReason::InternalError.to_frame().into(), config.write_timeout),
+    }
 }
 
 fn spawn_writer(mail: Mail, connection: Arc<Connection>, config: Arc<Config>) -> io::Result<JoinHandle<()>> {
@@ -206,7 +219,7 @@ pub fn refuse(outbox: Outbox, reason: CloseReason) {
     if let Some(advice) = reason.advice() {
         let error =
             message::ServerMessage::Error { code: reason.name(), content: advice, receipt: None, ts: message::now() };
-        let _ = outbox.try_send(error.to_frame());
+        let _ = outbox.queue(error.to_frame().into());
     }
     outbox.close(reason);
 }
@@ -275,7 +288,7 @@ impl Read for ReadHalf<'_> {
 impl Write for ReadHalf<'_> {
     /// Takes a whole control frame: tungstenite writes each at once, since its write buffer is set to hold none.
     fn write(&mut self, frame: &[u8]) -> io::Result<usize> {
-        self.controls.send(Bytes::copy_from_slice(frame));
+        self.controls.send(frame.to_vec().into());
         Ok(frame.len())
     }
 

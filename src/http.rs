@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tungstenite::Bytes;
 use tungstenite::handshake::server::write_response;
 use tungstenite::http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS,
 };
 use tungstenite::http::{self, StatusCode, Version};
 
@@ -127,6 +127,12 @@ impl HeadError {
             HeadError::Malformed(problem) => Some(text(StatusCode::BAD_REQUEST, format!("not a request: {problem}"))),
         }
     }
+}
+
+/// Whether `wanted` holds for an item of a header that is a list (RFC 9110, 5.6.1).
+pub fn any_item(headers: &HeaderMap, name: &HeaderName, wanted: impl Fn(&str) -> bool) -> bool {
+    let lists = headers.get_all(name);
+    lists.iter().filter_map(|list| list.to_str().ok()).flat_map(|list| list.split(',')).any(|item| wanted(item.trim()))
 }
 
 /// A response of one line of text.

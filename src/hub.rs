@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, Sender, never, select};
 use crate::client::{ClientId, refuse};
 use crate::config::Config;
 use crate::message::{self, CloseReason, Complaint, Timestamp};
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Sweeps};
 use crate::room::{Member, Room};
 
 /// Events the inbox holds before readers wait, and with them, by TCP, their clients.
@@ -78,6 +78,7 @@ impl fmt::Display for Nickname {
 /// All state of the chat.
 pub struct Hub {
     config: Arc<Config>,
+    sweeps: Sweeps,
     rooms: HashMap<Arc<str>, Room>,
     /// The room each client is in. The one list of who is connected.
     clients: HashMap<ClientId, Arc<str>>,
@@ -94,9 +95,10 @@ pub struct Hub {
 
 impl Hub {
     /// A hub without rooms. `run_id` must differ from one run of the server to the next.
-    pub fn new(config: Arc<Config>, run_id: u64) -> Hub {
+    pub fn new(config: Arc<Config>, sweeps: Sweeps, run_id: u64) -> Hub {
         Hub {
             config,
+            sweeps,
             rooms: HashMap::new(),
             clients: HashMap::new(),
             empty: BTreeMap::new(),
@@ -218,7 +220,7 @@ impl Hub {
         self.lives += 1;
         let key: Arc<str> = name.into();
         let epoch = format!("{:016x}-{}", self.run_id, self.lives);
-        let mut room = Room::new(key.clone(), epoch);
+        let mut room = Room::new(key.clone(), epoch, self.sweeps.clone());
         // Until somebody has joined it.
         room.empty_since = Some(self.lives);
         self.empty.insert(self.lives, key.clone());

@@ -10,7 +10,7 @@
 //!
 //! Each chat client has two threads, `read_pump` and `write_pump`; one hub thread owns all rooms and
 //! members. A few threads serve everyone: the accept loop, the reaper, which joins threads that have ended, and in the
-//! binary one that waits for signals.
+//! binary one that waits for signals and one that writes the log.
 //!
 //! # What always holds
 //!
@@ -25,6 +25,7 @@
 //! # The modules, in reading order
 
 pub mod config;
+pub mod logging;
 pub mod server;
 
 pub mod http;

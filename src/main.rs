@@ -1,10 +1,12 @@
 //! The binary: options, log, signals, exit status.
 
+use std::io::Write;
 use std::process::{ExitCode, exit};
 use std::thread;
 
-use log::{LevelFilter, Log, Metadata, Record, info};
+use log::info;
 use parlour::config::Config;
+use parlour::logging;
 use parlour::server::{Server, StopHandle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -21,12 +23,23 @@ fn main() -> ExitCode {
         Ok(config) => config,
         // `--help` and `--version`.
         Err(told) if !told.use_stderr() => {
-            print!("{told}");
-            return ExitCode::SUCCESS;
+            return match write!(std::io::stdout(), "{told}") {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(FAILURE, &error.to_string()),
+            };
         }
         Err(error) => return fail(USAGE, &one_line(&error.to_string())),
     };
-    start_log();
+    let log = match logging::start() {
+        Ok(log) => log,
+        Err(error) => return fail(FAILURE, &format!("can't start the log: {error}")),
+    };
+    let status = serve(config);
+    log.finish();
+    status
+}
+
+fn serve(config: Config) -> ExitCode {
     let server = match Server::bind(config) {
         Ok(server) => server,
         Err(error) => return fail(FAILURE, &error.to_string()),
@@ -48,7 +61,8 @@ fn main() -> ExitCode {
 }
 
 fn fail(status: u8, problem: &str) -> ExitCode {
-    eprintln!("parlour: {problem}");
+    // Where nobody can read it, the status still tells.
+    let _ = writeln!(std::io::stderr(), "parlour: {problem}");
     ExitCode::from(status)
 }
 
@@ -68,35 +82,10 @@ fn stop_on_signals(server: StopHandle) -> std::io::Result<()> {
             if stopping {
                 exit(SIGNAL_BASE + signal);
             }
-            info!("stopping; a second signal ends the process at once");
             stopping = true;
             server.stop();
+            info!("stopping; a second signal ends the process at once");
         }
     })?;
     Ok(())
-}
-
-/// `RUST_LOG` decides, `info` by default. tungstenite logs what people say, so it is left out whatever `RUST_LOG` says.
-fn start_log() {
-    let inner = env_logger::Builder::new().filter_level(LevelFilter::Info).parse_default_env().build();
-    log::set_max_level(inner.filter());
-    log::set_boxed_logger(Box::new(OwnLog(inner))).expect("no logger has been set before");
-}
-
-struct OwnLog(env_logger::Logger);
-
-impl Log for OwnLog {
-    fn enabled(&self, metadata: &Metadata) -> bool {
-        !metadata.target().starts_with("tungstenite") && self.0.enabled(metadata)
-    }
-
-    fn log(&self, record: &Record) {
-        if self.enabled(record.metadata()) {
-            self.0.log(record);
-        }
-    }
-
-    fn flush(&self) {
-        self.0.flush();
-    }
 }

@@ -5,7 +5,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tungstenite::Bytes;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
@@ -221,18 +220,18 @@ impl ServerMessage<'_> {
     }
 
     /// The message as a frame of its own.
-    pub fn to_frame(&self) -> Bytes {
+    pub fn to_frame(&self) -> Vec<u8> {
         let mut frame = Vec::new();
         self.write_frame(&mut frame);
-        frame.into()
+        frame
     }
 }
 
 /// An empty ping (RFC 6455, 5.5.2).
-pub fn ping_frame() -> Bytes {
+pub fn ping_frame() -> Vec<u8> {
     let mut frame = Vec::new();
     append_frame(OpCode::Control(Control::Ping), &[], &mut frame);
-    frame.into()
+    frame
 }
 
 fn append_frame(opcode: OpCode, payload: &[u8], out: &mut Vec<u8>) {
@@ -330,7 +329,7 @@ impl CloseReason {
     }
 
     /// The close frame. The three answers to what the client itself did carry no reason text.
-    pub fn to_frame(self) -> Bytes {
+    pub fn to_frame(self) -> Vec<u8> {
         let reason = match self {
             CloseReason::ClientClosed | CloseReason::ProtocolError | CloseReason::InvalidUtf8 => "",
             _ => self.name(),
@@ -339,7 +338,7 @@ impl CloseReason {
         payload.extend_from_slice(reason.as_bytes());
         let mut frame = Vec::new();
         append_frame(OpCode::Control(Control::Close), &payload, &mut frame);
-        frame.into()
+        frame
     }
 }
 
@@ -349,9 +348,10 @@ impl CloseReason {
 /// [`CloseReason::InvalidName`] for one that is empty, too long, or could pass for another by what can't be seen.
 pub fn parse_name(text: &str) -> Result<String, CloseReason> {
     let name = text.trim();
-    match name.chars().nth(NAME_CHARS_MAX).is_none() && !name.is_empty() && !name.chars().any(is_unseen) {
-        true => Ok(name.to_owned()),
-        false => Err(CloseReason::InvalidName),
+    let long = name.chars().nth(NAME_CHARS_MAX).is_some();
+    match long || name.chars().any(is_unseen) || fold_case(name).is_empty() {
+        true => Err(CloseReason::InvalidName),
+        false => Ok(name.to_owned()),
     }
 }
 
@@ -367,19 +367,31 @@ pub fn parse_room(text: &str) -> Result<String, CloseReason> {
     }
 }
 
-/// Control, line-separating, zero-width and direction-changing characters (Unicode categories Cc, Zl, Zp and the
-/// invisible ones of Cf).
+/// Characters that show nothing or turn the text around: control characters, line separators, Unicode's
+/// Default_Ignorable_Code_Point (DerivedCoreProperties.txt) but for [`EMOJI_STYLE`], interlinear marks, and the empty
+/// Braille pattern.
 fn is_unseen(c: char) -> bool {
     c.is_control()
         || matches!(c,
-            '\u{AD}' | '\u{61C}' | '\u{180E}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
-            | '\u{2060}'..='\u{206F}' | '\u{FEFF}' | '\u{FFF9}'..='\u{FFFB}' | '\u{E0000}'..='\u{E007F}')
+            '\u{AD}' | '\u{34F}' | '\u{61C}' | '\u{115F}'..='\u{1160}' | '\u{17B4}'..='\u{17B5}'
+            | '\u{180B}'..='\u{180F}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}'
+            | '\u{2800}' | '\u{3164}' | '\u{FE00}'..='\u{FE0E}' | '\u{FEFF}' | '\u{FFA0}' | '\u{FFF0}'..='\u{FFFB}'
+            | '\u{1BCA0}'..='\u{1BCA3}' | '\u{1D173}'..='\u{1D17A}' | '\u{E0000}'..='\u{E0FFF}')
 }
 
-/// `name` with case folded, the form in which names are compared. Upper case first, since several lower-case letters
-/// may share one (ς and σ, ß and ss).
+/// Asks for the coloured form of the character before it. Phones add it to many emoji, so names may have it, but it does
+/// not tell one name from another.
+const EMOJI_STYLE: char = '\u{FE0F}';
+
+/// `name` with case folded, the form in which names are compared. Down, up and down again, since several letters of one
+/// case may share one of the other (ς and σ, ẞ, ß and ss).
 pub fn fold_case(name: &str) -> String {
-    name.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
+    name.chars()
+        .filter(|&c| c != EMOJI_STYLE)
+        .flat_map(char::to_lowercase)
+        .flat_map(char::to_uppercase)
+        .flat_map(char::to_lowercase)
+        .collect()
 }
 
 /// The time on every message.

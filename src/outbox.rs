@@ -3,84 +3,109 @@
 //! A queue has three ends. The hub holds the [`Outbox`]; dropping it closes the client. The client's reader holds the
 //! [`Controls`], through which it answers pings. The client's writer holds the [`Mail`] and sleeps while it is empty.
 //!
-//! The writer does not block in `recv`: crossbeam spins and yields before it sleeps, which costs more than the write
-//! itself when many clients wait. It takes what is there with `try_recv` and parks; whoever queues something unparks
-//! it. A token left by an early `unpark` makes the next `park` return at once, so no wake-up is lost.
+//! # Writers help their neighbours
+//!
+//! A message to a thousand members is a thousand writes of a few microseconds, and waking a thousand writers would cost
+//! more than the writes. So after queueing a room's frames the hub starts a [`Sweep`]: it wakes a few writers, as many as
+//! there are processors, and each of them writes not only its own client's queue but takes further members of the room
+//! in turn until all have been visited. Everybody else sleeps on.
+//!
+//! - One writer at a time on a socket: the lock [`Line::writing`]. A helper only tries it. If it fails, or if the
+//!   socket takes no more, the helper wakes the line's own writer to see to it: no entry is left lying, and a slow client
+//!   costs nobody but its own thread, the only one that ever blocks on its socket.
+//! - Entries are taken and written under that lock, so each client's order holds, whoever writes.
+//! - A writer that is about to block on its socket, or to end, first says so ([`Line::unavailable`]) and then once more
+//!   helps with what is wanted. The hub first asks for help and then looks for available writers. So in whatever order
+//!   these four steps happen, either the hub sees that it must wake another, or the writer sees the sweep.
+//!
+//! # Why not `recv`
+//!
+//! crossbeam spins and yields before it sleeps, which costs more than a write. A writer takes what is there with
+//! `try_recv` and parks; whoever wants it unparks it. A token left by an early `unpark` makes the next `park` return at
+//! once, so no wake-up is lost.
 
-use std::io::{self, ErrorKind, IoSlice, Write};
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, IoSlice};
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
-use tungstenite::Bytes;
+use socket2::SockRef;
 
+use crate::client::Connection;
 use crate::message::CloseReason;
 
+/// One or more whole frames, shared by all who get them. A single pointer, since each client's queue has room for many.
+pub type Frames = Arc<Vec<u8>>;
+
+/// Entries that a newcomer is greeted with: the welcome and the history.
+const GREETING_ENTRIES: usize = 2;
 /// Control frames from the reader that wait for the writer. Pings beyond this many are answered as fast as the client
 /// takes the answers: its reader waits.
 const CONTROLS_MAX: usize = 16;
+/// Entries handed to the system in one call.
+const WRITE_ENTRIES_MAX: usize = 16;
+/// Sweeps that wait for helpers. Were there ever more, the hub would wake everybody.
+const SWEEPS_MAX: usize = 64;
 
-/// Makes the queue of one client, with room for `entries` entries from the hub.
-pub fn channel(entries: usize) -> (Outbox, Controls, Mail) {
-    let (queue_in, queue_out) = bounded(entries);
+/// Makes the queue of one client, with room for a greeting and `entries` entries from the hub.
+pub fn channel(entries: usize, sweeps: &Sweeps) -> (Outbox, Controls, Mail) {
+    let (queue_in, queue_out) = bounded(entries + GREETING_ENTRIES);
     let (controls_in, controls_out) = bounded(CONTROLS_MAX);
-    let state = Arc::new(State::default());
+    let line = Arc::new(Line {
+        queue: queue_out,
+        controls: controls_out,
+        writing: Mutex::default(),
+        writer: OnceLock::new(),
+        unavailable: AtomicBool::new(false),
+        reason: OnceLock::new(),
+        reader_done: AtomicBool::new(false),
+    });
     (
-        Outbox { queue: Some(queue_in), state: state.clone() },
-        Controls { queue: controls_in, state: state.clone() },
-        Mail { queue: queue_out, controls: controls_out, state, batch: Vec::new(), last_call: None },
+        Outbox { queue: Some(queue_in), line: line.clone() },
+        Controls { queue: controls_in, line: line.clone() },
+        Mail { line, sweeps: sweeps.clone(), last_call: None },
     )
-}
-
-/// What the three ends share.
-#[derive(Default)]
-struct State {
-    /// Why the connection ends, from whoever found out first.
-    reason: OnceLock<CloseReason>,
-    /// The thread to unpark, known once it has been spawned and before anything is queued.
-    writer: OnceLock<Thread>,
-    /// The reader has seen the end of the stream: nothing is left to linger for.
-    reader_done: AtomicBool,
-}
-
-impl State {
-    fn wake_writer(&self) {
-        if let Some(writer) = self.writer.get() {
-            writer.unpark();
-        }
-    }
 }
 
 /// The hub's end. Dropping it ends the connection once the queue has been written.
 pub struct Outbox {
     /// `None` only while being dropped.
-    queue: Option<Sender<Bytes>>,
-    state: Arc<State>,
+    queue: Option<Sender<Frames>>,
+    line: Arc<Line>,
 }
 
-/// An entry was not queued: the client is too slow, or its writer has ended. Either way it misses something now.
+/// An entry was not queued: the client is too slow, and misses something now.
 #[derive(Debug, PartialEq, Eq)]
-pub struct NotQueued;
+pub struct QueueFull;
 
 impl Outbox {
-    /// Queues `frames`, one or more whole frames, and wakes the writer. Never blocks.
+    /// Queues frames. Never blocks. To have them written is another matter: [`Outbox::wake_writer`], or a sweep.
     ///
     /// # Errors
-    /// [`NotQueued`] when the queue is full or the writer has ended.
-    pub fn try_send(&self, frames: Bytes) -> Result<(), NotQueued> {
-        let Some(queue) = &self.queue else { return Err(NotQueued) };
-        queue.try_send(frames).map_err(|_| NotQueued)?;
-        self.state.wake_writer();
-        Ok(())
+    /// [`QueueFull`] when there is no room.
+    pub fn queue(&self, frames: Frames) -> Result<(), QueueFull> {
+        let Some(queue) = &self.queue else { return Err(QueueFull) };
+        queue.try_send(frames).map_err(|_| QueueFull)
     }
 
     /// Ends the connection for `reason`: what is queued goes out, then the close frame.
     pub fn close(self, reason: CloseReason) {
         // Somebody who saw the reason earlier has told it already.
-        let _ = self.state.reason.set(reason);
+        let _ = self.line.reason.set(reason);
+    }
+
+    /// Wakes the writer to see what has been queued.
+    pub fn wake_writer(&self) {
+        self.line.wake_writer();
+    }
+
+    /// The line, for a roster.
+    pub fn line(&self) -> Arc<Line> {
+        self.line.clone()
     }
 }
 
@@ -88,41 +113,87 @@ impl Drop for Outbox {
     fn drop(&mut self) {
         // The writer sees the end of the queue only if the sender is gone before it wakes.
         self.queue = None;
-        self.state.wake_writer();
+        self.line.wake_writer();
     }
 }
 
 /// The reader's end, for whole control frames. Dropping it tells the writer that the reader has seen the end.
 pub struct Controls {
-    queue: Sender<Bytes>,
-    state: Arc<State>,
+    queue: Sender<Frames>,
+    line: Arc<Line>,
 }
 
 impl Controls {
-    /// Names the thread that the ends of this queue wake. To be called before the outbox is given away.
-    pub fn set_writer(&self, writer: Thread) {
-        let _ = self.state.writer.set(writer);
+    /// Names the thread that writes, and to which socket. To be called before the outbox is given away.
+    pub fn set_writer(&self, thread: Thread, connection: Arc<Connection>) {
+        let _ = self.line.writer.set(Writer { thread, connection });
     }
 
     /// Queues a control frame. Blocks while too many are waiting, so a flood of pings is read no faster than it is
     /// answered.
-    pub fn send(&self, frame: Bytes) {
+    pub fn send(&self, frame: Frames) {
         // Without a writer there is no connection left to answer on.
         if self.queue.send(frame).is_ok() {
-            self.state.wake_writer();
+            self.line.wake_writer();
         }
     }
 
     /// Why the connection ended, as far as anybody knows.
     pub fn reason(&self) -> Option<CloseReason> {
-        self.state.reason.get().copied()
+        self.line.reason.get().copied()
     }
 }
 
 impl Drop for Controls {
     fn drop(&mut self) {
-        self.state.reader_done.store(true, Ordering::Release);
-        self.state.wake_writer();
+        self.line.reader_done.store(true, Ordering::Release);
+        self.line.wake_writer();
+    }
+}
+
+/// What the ends of one client's queue share, and helpers use.
+pub struct Line {
+    queue: Receiver<Frames>,
+    controls: Receiver<Frames>,
+    /// Whoever holds it may take entries and write to the socket.
+    writing: Mutex<Writing>,
+    /// Set once the thread has been spawned and before anything is queued.
+    writer: OnceLock<Writer>,
+    /// The writer can't help with a sweep: it blocks on its own socket, or has ended.
+    unavailable: AtomicBool,
+    /// Why the connection ends, from whoever found out first.
+    reason: OnceLock<CloseReason>,
+    /// The reader has seen the end of the stream: nothing is left to linger for.
+    reader_done: AtomicBool,
+}
+
+struct Writer {
+    thread: Thread,
+    connection: Arc<Connection>,
+}
+
+impl Line {
+    fn wake_writer(&self) {
+        if let Some(writer) = self.writer.get() {
+            writer.thread.unpark();
+        }
+    }
+
+    /// Writes what is queued, as a helper: without ever waiting for anything.
+    fn help(&self) {
+        let Some(writer) = self.writer.get() else { return };
+        let helped = match self.writing.try_lock() {
+            Ok(mut writing) => matches!(writing.write_queue(self, &writer.connection.stream), Ok(Written::All(_))),
+            Err(_) => false,
+        };
+        if !helped {
+            writer.thread.unpark();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Writing> {
+        // A helper that panicked leaves whole entries behind, at worst one written twice on a line that is as good as lost.
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -135,108 +206,264 @@ pub enum Status {
     Closed,
 }
 
-/// The writer's end.
-pub struct Mail {
-    queue: Receiver<Bytes>,
-    controls: Receiver<Bytes>,
-    state: Arc<State>,
-    /// Taken from the queues and being written; kept for its capacity.
-    batch: Vec<Bytes>,
-    /// When a closed connection must have taken all that was queued.
-    last_call: Option<Instant>,
+/// How far writing without waiting has come.
+enum Written {
+    /// Everything that was queued.
+    All(Status),
+    /// As much as the socket takes for now.
+    Some,
 }
 
-impl Mail {
-    /// Takes everything that is queued, control frames first.
-    pub fn take(&mut self, batch: &mut Vec<Bytes>) -> Status {
-        batch.extend(self.controls.try_iter());
+/// What has been taken from the queue and not been written yet.
+#[derive(Default)]
+struct Writing {
+    entries: VecDeque<Frames>,
+    /// Bytes of the first entry that have been written.
+    offset: usize,
+}
+
+impl Writing {
+    /// Writes everything that is queued, as far as the socket takes it at once.
+    fn write_queue(&mut self, line: &Line, stream: &TcpStream) -> io::Result<Written> {
         loop {
-            match self.queue.try_recv() {
-                Ok(frames) => batch.push(frames),
+            let status = self.take(line);
+            if self.entries.is_empty() {
+                return Ok(Written::All(status));
+            }
+            match self.write_some(stream, libc::MSG_DONTWAIT) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Written::Some),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Takes from the queues what one call can write, control frames first.
+    fn take(&mut self, line: &Line) -> Status {
+        while self.entries.len() < WRITE_ENTRIES_MAX {
+            match line.controls.try_recv() {
+                Ok(frame) => self.entries.push_back(frame),
+                Err(_) => break,
+            }
+        }
+        while self.entries.len() < WRITE_ENTRIES_MAX {
+            match line.queue.try_recv() {
+                Ok(frames) => self.entries.push_back(frames),
                 Err(TryRecvError::Empty) => return Status::Open,
                 Err(TryRecvError::Disconnected) => return Status::Closed,
             }
         }
+        Status::Open
     }
 
-    /// Writes everything that is queued, in one system call where the socket takes it.
+    /// Writes what has been taken, and waits for the socket until `deadline`.
     ///
-    /// # Errors
-    /// What the socket says, and [`ErrorKind::TimedOut`] when the client has not taken the batch within `timeout`;
-    /// after the hub has closed the outbox, `timeout` counts once for all that is left.
-    pub fn write_queued(&mut self, stream: &TcpStream, timeout: Duration) -> io::Result<Status> {
-        let mut batch = std::mem::take(&mut self.batch);
-        let status = self.take(&mut batch);
-        let written = self.write_batch(stream, &batch, timeout);
-        batch.clear();
-        self.batch = batch;
-        written.map(|()| status)
-    }
-
-    /// Writes one frame that does not come from the queue.
-    ///
-    /// # Errors
-    /// As [`write_queued`](Mail::write_queued).
-    pub fn write(&mut self, stream: &TcpStream, frame: Bytes, timeout: Duration) -> io::Result<()> {
-        self.write_batch(stream, &[frame], timeout)
-    }
-
-    /// The socket's own timeout counts anew at each call, so a client that takes a byte now and then could hold the
-    /// writer for ever. The deadline is for the whole batch.
-    fn write_batch(&mut self, stream: &TcpStream, batch: &[Bytes], timeout: Duration) -> io::Result<()> {
-        if batch.is_empty() {
-            return Ok(());
-        }
-        let deadline = match self.reason() {
-            None => Instant::now() + timeout,
-            Some(_) => *self.last_call.get_or_insert_with(|| Instant::now() + timeout),
-        };
-        let mut slices: Vec<IoSlice> = batch.iter().map(|frames| IoSlice::new(frames)).collect();
-        let mut rest = &mut slices[..];
-        let mut socket = stream;
-        let mut shortened = false;
-        loop {
-            match socket.write_vectored(rest) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(written) => IoSlice::advance_slices(&mut rest, written),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(ErrorKind::TimedOut.into()),
-                Err(error) => return Err(error),
-            }
-            if rest.is_empty() {
-                break;
-            }
+    /// The socket's own timeout counts anew at each call, so a client that takes a byte now and then could hold its
+    /// writer for ever. The deadline is for all of it.
+    fn write_by(&mut self, stream: &TcpStream, deadline: Instant) -> io::Result<()> {
+        while !self.entries.is_empty() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(ErrorKind::TimedOut.into());
             }
             stream.set_write_timeout(Some(left))?;
-            shortened = true;
-        }
-        if shortened {
-            stream.set_write_timeout(Some(timeout))?;
+            match self.write_some(stream, 0) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(ErrorKind::TimedOut.into()),
+                result => result?,
+            }
         }
         Ok(())
     }
 
-    /// Sleeps until something is queued, the hub closes the outbox, the reader ends, or `timeout` is over. May also
-    /// return for no reason.
+    /// One call's worth of writing; what has been written is forgotten.
+    fn write_some(&mut self, stream: &TcpStream, flags: libc::c_int) -> io::Result<()> {
+        let mut slices = [IoSlice::new(&[]); WRITE_ENTRIES_MAX];
+        let mut offset = self.offset;
+        for (slice, frames) in slices.iter_mut().zip(&self.entries) {
+            *slice = IoSlice::new(&frames[std::mem::take(&mut offset)..]);
+        }
+        let slices = &slices[..self.entries.len().min(WRITE_ENTRIES_MAX)];
+        let socket = SockRef::from(stream);
+        let mut written = match socket.send_vectored_with_flags(slices, flags) {
+            Ok(written) => written,
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        while let Some(first) = self.entries.front() {
+            let rest = first.len() - self.offset;
+            if written < rest {
+                self.offset += written;
+                break;
+            }
+            written -= rest;
+            self.offset = 0;
+            self.entries.pop_front();
+        }
+        Ok(())
+    }
+}
+
+/// The writer's end.
+pub struct Mail {
+    line: Arc<Line>,
+    sweeps: Sweeps,
+    /// When a closed connection must have taken all that was queued.
+    last_call: Option<Instant>,
+}
+
+impl Mail {
+    /// Writes everything that is queued, then helps where help is wanted.
+    ///
+    /// # Errors
+    /// What the socket says, and [`ErrorKind::TimedOut`] when a full socket has not taken what was being written within
+    /// `timeout`; after the hub has closed the outbox, `timeout` counts once for all that is left.
+    pub fn write_queued(&mut self, stream: &TcpStream, timeout: Duration) -> io::Result<Status> {
+        let status = loop {
+            // A statement of its own, so that the lock is free again at its end.
+            let written = self.line.lock().write_queue(&self.line, stream)?;
+            match written {
+                Written::All(status) => break status,
+                Written::Some => self.wait_for_socket(stream, timeout)?,
+            }
+        };
+        self.sweeps.help();
+        Ok(status)
+    }
+
+    /// Writes one frame that does not come from the queue, behind all that has been taken from it.
+    ///
+    /// # Errors
+    /// As [`write_queued`](Mail::write_queued).
+    pub fn write(&mut self, stream: &TcpStream, frame: Frames, timeout: Duration) -> io::Result<()> {
+        self.line.lock().entries.push_back(frame);
+        self.write_queued(stream, timeout).map(drop)
+    }
+
+    /// Blocks until the socket has taken what it was too full for. Only a client's own writer does that.
+    fn wait_for_socket(&mut self, stream: &TcpStream, timeout: Duration) -> io::Result<()> {
+        self.become_unavailable();
+        let deadline = match self.reason() {
+            None => Instant::now() + timeout,
+            Some(_) => *self.last_call.get_or_insert_with(|| Instant::now() + timeout),
+        };
+        self.line.lock().write_by(stream, deadline)?;
+        self.line.unavailable.store(false, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Tells the hub to wake others instead of this writer. What it was woken for before it said so, it still does.
+    pub fn become_unavailable(&self) {
+        self.line.unavailable.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        self.sweeps.help();
+    }
+
+    /// Sleeps until something is queued, help is wanted, the hub closes the outbox, the reader ends, or `timeout` is
+    /// over. May also return for no reason.
     pub fn wait(&self, timeout: Duration) {
         thread::park_timeout(timeout);
     }
 
+    /// Puts frames before everything that is queued, and takes no room from it.
+    pub fn put_first(&mut self, frames: Frames) {
+        self.line.lock().entries.push_front(frames);
+    }
+
+    /// Takes what is queued without writing it.
+    pub fn take(&mut self) -> (Vec<Frames>, Status) {
+        let mut writing = self.line.lock();
+        let mut taken = Vec::new();
+        loop {
+            let status = writing.take(&self.line);
+            if writing.entries.is_empty() {
+                return (taken, status);
+            }
+            taken.extend(writing.entries.drain(..));
+        }
+    }
+
     /// Why the connection ends, once somebody knows.
     pub fn reason(&self) -> Option<CloseReason> {
-        self.state.reason.get().copied()
+        self.line.reason.get().copied()
     }
 
     /// Notes why the connection ends, unless that is known already.
     pub fn set_reason(&self, reason: CloseReason) {
-        let _ = self.state.reason.set(reason);
+        let _ = self.line.reason.set(reason);
     }
 
     /// Whether the reader has seen the end of the stream.
     pub fn reader_done(&self) -> bool {
-        self.state.reader_done.load(Ordering::Acquire)
+        self.line.reader_done.load(Ordering::Acquire)
+    }
+}
+
+/// The members of a room whose queues are to be written, and how far that has come.
+struct Sweep {
+    roster: Arc<[Arc<Line>]>,
+    /// Where it begins, another member each time.
+    first: usize,
+    /// Members taken on so far.
+    taken: AtomicUsize,
+}
+
+impl Sweep {
+    /// Takes on members until all have been taken on, by this thread or another.
+    fn run(&self) {
+        loop {
+            let number = self.taken.fetch_add(1, Ordering::Relaxed);
+            if number >= self.roster.len() {
+                return;
+            }
+            self.roster[(self.first + number) % self.roster.len()].help();
+        }
+    }
+}
+
+/// Where the hub asks for help and the writers offer it.
+#[derive(Clone)]
+pub struct Sweeps {
+    wanted: Sender<Arc<Sweep>>,
+    offered: Receiver<Arc<Sweep>>,
+    /// Writers woken for each sweep.
+    helpers: usize,
+}
+
+impl Sweeps {
+    /// With as many helpers for each sweep as there are processors.
+    pub fn new() -> Sweeps {
+        let (wanted, offered) = bounded(SWEEPS_MAX);
+        Sweeps { wanted, offered, helpers: thread::available_parallelism().map_or(1, usize::from) }
+    }
+
+    /// Has written what has been queued for the members of `roster`, beginning with number `first`. Never blocks.
+    pub fn start(&self, roster: &Arc<[Arc<Line>]>, first: usize) {
+        match &**roster {
+            [] => return,
+            [line] => return line.wake_writer(),
+            _ => {}
+        }
+        let sweep = Arc::new(Sweep { roster: roster.clone(), first, taken: AtomicUsize::new(0) });
+        let wanted = (0..self.helpers).take_while(|_| self.wanted.try_send(sweep.clone()).is_ok()).count();
+        // Together with the one in `become_unavailable`: asked first, looked second.
+        fence(Ordering::SeqCst);
+        let (before, from) = roster.split_at(first % roster.len());
+        let available = from.iter().chain(before).filter(|line| !line.unavailable.load(Ordering::SeqCst));
+        let woken = available.take(wanted).map(|line| line.wake_writer()).count();
+        if woken == 0 {
+            roster.iter().for_each(|line| line.wake_writer());
+        }
+    }
+
+    fn help(&self) {
+        while let Ok(sweep) = self.offered.try_recv() {
+            sweep.run();
+        }
+    }
+}
+
+impl Default for Sweeps {
+    fn default() -> Sweeps {
+        Sweeps::new()
     }
 }

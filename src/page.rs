@@ -7,7 +7,7 @@ use tungstenite::http::header::{
     HeaderName, HeaderValue, IF_NONE_MATCH, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 
-use crate::http::Response;
+use crate::http::{Response, any_item};
 
 /// The page may run its own script and style, connect to its own server, and show the icon it draws; nothing else.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
@@ -52,7 +52,7 @@ impl Asset {
     pub fn response(&self, request: &HeaderMap) -> Response {
         let etag = self.etag();
         let gzip = accepts_gzip(request);
-        let known = any_item(request, IF_NONE_MATCH, |item| item == "*" || item == etag);
+        let known = any_item(request, &IF_NONE_MATCH, |item| item == "*" || item == etag);
         let body = match (known, gzip) {
             (true, _) => &[],
             (false, true) => self.gzip,
@@ -85,16 +85,10 @@ impl Asset {
 }
 
 fn accepts_gzip(request: &HeaderMap) -> bool {
-    any_item(request, ACCEPT_ENCODING, |item| {
+    any_item(request, &ACCEPT_ENCODING, |item| {
         let mut parts = item.split(';').map(str::trim);
         parts.next() == Some("gzip") && !parts.any(|weight| weight.trim_end_matches(['0', '.']) == "q=")
     })
-}
-
-/// Whether `wanted` holds for an item of a header that is a list.
-fn any_item(request: &HeaderMap, name: HeaderName, wanted: impl Fn(&str) -> bool) -> bool {
-    let lists = request.get_all(name);
-    lists.iter().filter_map(|list| list.to_str().ok()).flat_map(|list| list.split(',')).any(|item| wanted(item.trim()))
 }
 
 /// A hash that changes with the file; nobody gains by a collision.

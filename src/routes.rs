@@ -1,16 +1,20 @@
 //! Which path is answered by what.
 
 use std::io::Write;
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
 use log::{debug, info, warn};
 use percent_encoding::percent_decode_str;
 use tungstenite::error::{Error, ProtocolError};
 use tungstenite::handshake::server::{create_response, write_response};
-use tungstenite::http::header::{ALLOW, RETRY_AFTER, SEC_WEBSOCKET_VERSION};
+use tungstenite::http::header::{
+    ALLOW, CONNECTION, CONTENT_LENGTH, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
+    TRANSFER_ENCODING, UPGRADE,
+};
 use tungstenite::http::{Method, StatusCode};
 
 use crate::client::{self, Connection, Upgrade};
@@ -18,15 +22,26 @@ use crate::config::Config;
 use crate::http::{self, Request, Response};
 use crate::hub::{Event, Nickname};
 use crate::message::{self, CloseReason};
+use crate::outbox::Sweeps;
 use crate::page;
 
 /// How long `/healthz` waits for the hub.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
+/// Why a server turns a client away.
+pub const STOPPING: &str = "the server is stopping";
+/// Why a server turns a client away.
+pub const FULL: &str = "the server is full";
 /// `Retry-After` of a server that is full or stopping.
 const RETRY_AFTER_SECONDS: &str = "5";
 
 /// Answers the one request of a connection, and serves the chat if that is what it asks for.
-pub fn serve(connection: &Arc<Connection>, inbox: &Sender<Event>, config: &Arc<Config>, stopping: impl Fn() -> bool) {
+pub fn serve(
+    connection: &Arc<Connection>,
+    inbox: &Sender<Event>,
+    sweeps: &Sweeps,
+    config: &Arc<Config>,
+    stopping: impl Fn() -> bool,
+) {
     let Connection { id, peer, stream, .. } = &**connection;
     // A page or a refusal that the client does not take is given up as a chat message would be.
     if let Err(error) = stream.set_write_timeout(Some(config.write_timeout)) {
@@ -36,7 +51,7 @@ pub fn serve(connection: &Arc<Connection>, inbox: &Sender<Event>, config: &Arc<C
     let (request, leftover) = match http::read_head(stream, config.handshake_timeout) {
         Ok(head) => head,
         Err(error) => {
-            let response = if stopping() { Some(unavailable("the server is stopping")) } else { error.response() };
+            let response = if stopping() { Some(unavailable(STOPPING)) } else { error.response() };
             match response {
                 Some(response) => refuse(connection, response, false),
                 None => debug!("connection {id} from {peer} closed without a request"),
@@ -46,15 +61,20 @@ pub fn serve(connection: &Arc<Connection>, inbox: &Sender<Event>, config: &Arc<C
     };
     let head_only = request.method() == Method::HEAD;
     let response = match (request.uri().path(), request.method()) {
-        _ if stopping() => unavailable("the server is stopping"),
+        _ if stopping() => unavailable(STOPPING),
         ("/ws", &Method::GET) => match upgrade(&request, leftover) {
             Ok(upgrade) => {
-                connection.upgraded.store(true, Ordering::Release);
-                match client::serve_ws(connection, upgrade, inbox, config) {
+                // Stored before `stopping` is asked again, while a stop is told before this is looked at: either way
+                // the hub closes the client, or it is turned away here.
+                connection.upgraded.store(true, Ordering::SeqCst);
+                if stopping() {
+                    return refuse(connection, unavailable(STOPPING), head_only);
+                }
+                match client::serve_ws(connection, upgrade, inbox, sweeps, config) {
                     Ok(()) => return,
                     Err(error) => {
                         warn!("no thread to write to client {id}: {error}");
-                        unavailable("the server is full")
+                        unavailable(FULL)
                     }
                 }
             }
@@ -90,10 +110,9 @@ pub fn unavailable(why: &'static str) -> Response {
     http::with_header(http::text(StatusCode::SERVICE_UNAVAILABLE, why), RETRY_AFTER, RETRY_AFTER_SECONDS)
 }
 
-/// Refuses a connection for which there is no thread, without waiting for anything.
-pub fn turn_away(connection: &Connection) {
-    let mut stream = &connection.stream;
-    let response = http::to_bytes(unavailable("the server is full"), false);
+/// Refuses a connection that gets no thread, without waiting for anything.
+pub fn turn_away(mut stream: &TcpStream, why: &'static str) {
+    let response = http::to_bytes(unavailable(why), false);
     // The client learns less if this fails, and the server loses nothing.
     let _ = stream.set_nonblocking(true).and_then(|()| stream.write_all(&response));
 }
@@ -103,10 +122,12 @@ fn not_allowed(methods: &'static str) -> Response {
     http::with_header(http::text(StatusCode::METHOD_NOT_ALLOWED, line), ALLOW, methods)
 }
 
-fn health(inbox: &Sender<Event>) -> Response {
+/// `200` while the hub answers in time.
+pub fn health(inbox: &Sender<Event>) -> Response {
     let (answer, answered) = bounded(1);
-    let asked = inbox.send_timeout(Event::Health(answer), HEALTH_TIMEOUT);
-    match asked.is_ok() && answered.recv_timeout(HEALTH_TIMEOUT).is_ok() {
+    let deadline = Instant::now() + HEALTH_TIMEOUT;
+    let asked = inbox.send_deadline(Event::Health(answer), deadline);
+    match asked.is_ok() && answered.recv_deadline(deadline).is_ok() {
         true => http::text(StatusCode::OK, "ok"),
         false => unavailable("the hub does not answer"),
     }
@@ -116,7 +137,7 @@ fn health(inbox: &Sender<Event>) -> Response {
 ///
 /// What is wrong with the names is told after the upgrade: a page can't read the status of a failed one.
 fn upgrade(request: &Request, leftover: Vec<u8>) -> Result<Upgrade, Box<Response>> {
-    let accepted = create_response(request).map_err(|error| match error {
+    let accepted = create_response(&plain_upgrade(request)?).map_err(|error| match error {
         // Also said of an upgrade that names no version at all, which is no upgrade.
         Error::Protocol(ProtocolError::MissingSecWebSocketVersionHeader)
             if request.headers().contains_key(SEC_WEBSOCKET_VERSION) =>
@@ -124,12 +145,38 @@ fn upgrade(request: &Request, leftover: Vec<u8>) -> Result<Upgrade, Box<Response
             let response = http::text(StatusCode::UPGRADE_REQUIRED, "the WebSocket version is 13");
             Box::new(http::with_header(response, SEC_WEBSOCKET_VERSION, "13"))
         }
-        error => Box::new(http::text(StatusCode::BAD_REQUEST, format!("not a WebSocket upgrade: {error}"))),
+        error => not_upgrade(error),
     })?;
     let mut response = Vec::new();
     write_response(&mut response, &accepted).expect("a Vec takes every write, and these headers are text");
     let joining = joining(request.uri().query().unwrap_or_default());
-    Ok(Upgrade { response: response.into(), leftover, joining })
+    Ok(Upgrade { response, leftover, joining })
+}
+
+/// The same request with its lists (RFC 9110, 5.6.1) cut down to what tungstenite looks for: it reads one line of each
+/// header, and no other protocol beside its own.
+fn plain_upgrade(request: &Request) -> Result<Request, Box<Response>> {
+    let mut plain = request.clone();
+    for (name, token) in [(CONNECTION, "upgrade"), (UPGRADE, "websocket")] {
+        if http::any_item(request.headers(), &name, |item| item.eq_ignore_ascii_case(token)) {
+            plain.headers_mut().insert(name, HeaderValue::from_static(token));
+        }
+    }
+    let more_than_one = |name| request.headers().get_all(name).iter().nth(1).is_some();
+    if more_than_one(SEC_WEBSOCKET_KEY) || more_than_one(SEC_WEBSOCKET_VERSION) {
+        return Err(not_upgrade("its key and its version stand there once"));
+    }
+    // What follows the head would be read as frames.
+    if request.headers().contains_key(TRANSFER_ENCODING)
+        || request.headers().get(CONTENT_LENGTH).is_some_and(|length| length != "0")
+    {
+        return Err(not_upgrade("it has a body"));
+    }
+    Ok(plain)
+}
+
+fn not_upgrade(problem: impl std::fmt::Display) -> Box<Response> {
+    Box::new(http::text(StatusCode::BAD_REQUEST, format!("not a WebSocket upgrade: {problem}")))
 }
 
 /// The nickname and the room that a query asks for.

@@ -15,6 +15,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use crate::client::{ClientId, Connection};
 use crate::config::Config;
 use crate::hub::{Event, Hub, INBOX_EVENTS};
+use crate::outbox::Sweeps;
 use crate::routes;
 
 /// Connections the system completes before we accept them: a class that opens the page at once.
@@ -102,7 +103,8 @@ impl Server {
     pub fn run(self) -> Result<(), RunError> {
         let (inbox, events) = bounded(INBOX_EVENTS);
         let (stop_hub, hub_stopped) = bounded(1);
-        let hub = Hub::new(self.config.clone(), self.run_id);
+        let sweeps = Sweeps::new();
+        let hub = Hub::new(self.config.clone(), sweeps.clone(), self.run_id);
         let guard = StopOnDrop(self.stop_handle());
         let hub = spawn("hub", move || {
             // If the hub dies, so does the server: one that accepts and says nothing is worse than none.
@@ -117,7 +119,7 @@ impl Server {
             reap(&told);
         })?;
 
-        self.accept_loop(&inbox, &tell);
+        self.accept_loop(&inbox, &sweeps, &tell);
 
         let deadline = Instant::now() + self.config.shutdown_timeout;
         let cut_at = Instant::now() + self.config.shutdown_timeout.mul_f64(CUT_AFTER);
@@ -140,14 +142,17 @@ impl Server {
     }
 
     /// Takes connections until the server is told to stop. Never ends by itself.
-    fn accept_loop(&self, inbox: &Sender<Event>, tell: &Sender<Tell>) {
+    fn accept_loop(&self, inbox: &Sender<Event>, sweeps: &Sweeps, tell: &Sender<Tell>) {
         for id in 1.. {
             let accepted = self.listener.accept();
-            if self.stopping.load(Ordering::Acquire) {
+            if self.stopping.load(Ordering::SeqCst) {
+                if let Ok((stream, _)) = accepted {
+                    routes::turn_away(&stream, routes::STOPPING);
+                }
                 return;
             }
             match accepted {
-                Ok((stream, peer)) => self.admit(id, stream, peer, inbox, tell),
+                Ok((stream, peer)) => self.admit(id, stream, peer, inbox, sweeps, tell),
                 Err(error) => {
                     warn!("can't accept a connection: {error}");
                     thread::sleep(ACCEPT_PAUSE);
@@ -157,7 +162,15 @@ impl Server {
     }
 
     /// Gives a connection its reader thread.
-    fn admit(&self, id: ClientId, stream: TcpStream, peer: SocketAddr, inbox: &Sender<Event>, tell: &Sender<Tell>) {
+    fn admit(
+        &self,
+        id: ClientId,
+        stream: TcpStream,
+        peer: SocketAddr,
+        inbox: &Sender<Event>,
+        sweeps: &Sweeps,
+        tell: &Sender<Tell>,
+    ) {
         // A chat message is small and wants to go at once.
         if let Err(error) = stream.set_nodelay(true) {
             debug!("connection {id} from {peer} gone: {error}");
@@ -165,11 +178,11 @@ impl Server {
         }
         let connection = Arc::new(Connection { id, peer, stream, upgraded: AtomicBool::new(false) });
         let thread = {
-            let (connection, inbox, tell) = (connection.clone(), inbox.clone(), tell.clone());
+            let (connection, inbox, sweeps, tell) = (connection.clone(), inbox.clone(), sweeps.clone(), tell.clone());
             let (config, stopping) = (self.config.clone(), self.stopping.clone());
             let body = move || {
                 let _ended = EndedOnDrop(id, tell);
-                routes::serve(&connection, &inbox, &config, || stopping.load(Ordering::Acquire));
+                routes::serve(&connection, &inbox, &sweeps, &config, || stopping.load(Ordering::SeqCst));
             };
             thread::Builder::new().name(format!("reader {id}")).stack_size(READER_STACK_BYTES).spawn(body)
         };
@@ -179,7 +192,7 @@ impl Server {
             }
             Err(error) => {
                 warn!("no thread to read from {peer}: {error}");
-                routes::turn_away(&connection);
+                routes::turn_away(&connection.stream, routes::FULL);
             }
         }
     }
@@ -188,7 +201,7 @@ impl Server {
 impl StopHandle {
     /// Tells the server to stop. Returns at once; [`Server::run`] returns when it has.
     pub fn stop(&self) {
-        self.stopping.store(true, Ordering::Release);
+        self.stopping.store(true, Ordering::SeqCst);
         let Some(listener) = self.listener.upgrade() else { return };
         // On Linux this ends a blocked accept. Elsewhere a connection of our own does.
         if SockRef::from(&*listener).shutdown(Shutdown::Both).is_err() {
@@ -229,7 +242,7 @@ fn reap(told: &Receiver<Tell>) {
                 Ok(Tell::Stop { cut_at }) => {
                     cut = after(cut_at.saturating_duration_since(Instant::now()));
                     for (connection, _) in live.values() {
-                        if !connection.upgraded.load(Ordering::Acquire) {
+                        if !connection.upgraded.load(Ordering::SeqCst) {
                             let _ = connection.stream.shutdown(Shutdown::Read);
                         }
                     }

@@ -27,6 +27,7 @@ fn code(code: u16, reason: &str) -> (u16, String) {
 fn the_clients_own_close_is_answered_with_1000() {
     assert_eq!(close_of(&masked(FIN | CLOSE, b""), &[]), code(1000, ""));
     assert_eq!(close_of(&masked(FIN | CLOSE, &[0x03, 0xe9, b'x']), &[]), code(1000, ""));
+    assert_eq!(close_of(&masked(FIN | CLOSE, &1002u16.to_be_bytes()), &[]), code(1000, ""));
     let server = TestServer::start(&[]);
     assert_eq!(Client::join(&server, "polite").close(), 1000);
 }
@@ -101,6 +102,64 @@ fn pings_are_answered_with_what_they_carry() {
     for number in 0..50u8 {
         assert_eq!(client.control(), (FIN | PONG, vec![number; 125]));
     }
+}
+
+#[test]
+fn a_flood_of_pings_is_answered_as_fast_as_the_answers_are_read() {
+    let server = TestServer::start(&[]);
+    let mut client = RawClient::connect(&server, "name=pinger");
+    let mut sender = client.stream.try_clone().unwrap();
+    let flooding = std::thread::spawn(move || {
+        for number in 0..100_000u32 {
+            std::io::Write::write_all(&mut sender, &masked(FIN | PING, &number.to_be_bytes())).unwrap();
+        }
+    });
+    for number in 0..100_000u32 {
+        assert_eq!(client.control(), (FIN | PONG, number.to_be_bytes().to_vec()));
+    }
+    flooding.join().unwrap();
+}
+
+#[test]
+fn a_client_that_ends_its_half_without_a_close_frame_gets_none() {
+    let server = TestServer::start(&[]);
+    let mut watcher = Client::join(&server, "watcher");
+    let mut client = RawClient::connect(&server, "name=half");
+    client.next_of("join");
+    client.stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(client.frame(), None, "1006 must not be sent");
+    assert_has(&watcher.next_of("leave"), json!({"user": "half"}));
+}
+
+#[test]
+fn a_close_is_seen_by_a_client_that_still_sends() {
+    let server = TestServer::start(&[]);
+    let mut client = RawClient::connect(&server, "name=busy");
+    client.next_of("join");
+    let mut bytes = masked(FIN | BINARY, b"x");
+    for _ in 0..100 {
+        bytes.extend(masked(FIN | TEXT, &[b'x'; 4000]));
+    }
+    client.send(&bytes);
+    assert_eq!(client.closed(), code(1003, "binary"));
+}
+
+#[test]
+fn any_frame_counts_as_life() {
+    let server = TestServer::start(&["--ping-interval", "100ms", "--ping-timeout", "600ms"]);
+    // Neither answers a ping; one sends pongs of its own accord, the other data.
+    let mut ponging = RawClient::connect(&server, "name=ponging");
+    let mut talking = RawClient::connect(&server, "name=talking");
+    let mut pings = 0;
+    while pings < 15 {
+        if ponging.control() == (FIN | PING, Vec::new()) {
+            pings += 1;
+            ponging.send(&masked(FIN | PONG, b"unasked"));
+            talking.send(&masked(FIN | TEXT, br#"{"type":"public","content":"x"}"#));
+        }
+    }
+    talking.send(&masked(FIN | CLOSE, b""));
+    assert_eq!(talking.closed(), code(1000, ""));
 }
 
 #[test]

@@ -71,6 +71,36 @@ fn a_bad_upgrade_is_refused_before_it() {
 }
 
 #[test]
+fn a_refusal_is_seen_by_a_client_that_still_sends() {
+    let server = TestServer::start(&[]);
+    let mut request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\n".to_vec();
+    request.resize(50_000, b'x');
+    assert!(exchange(server.address, &request).starts_with("HTTP/1.1 405 "));
+}
+
+#[test]
+fn an_upgrade_may_be_spelled_in_every_legal_way_and_in_no_other() {
+    let server = TestServer::start(&[]);
+    let valid = upgrade("room=spelling");
+    let connected = |from: &str, to: &str| {
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        stream.write_all(valid.replace(from, to).as_bytes()).unwrap();
+        let mut response = [0; 12];
+        std::io::Read::read_exact(&mut stream, &mut response).expect("an answer before the deadline");
+        String::from_utf8(response.to_vec()).unwrap()
+    };
+    let lists = "Connection: keep-alive, Upgrade";
+    assert_eq!(connected(lists, "Connection: keep-alive\r\nconnection: UPGRADE"), "HTTP/1.1 101");
+    assert_eq!(connected(lists, "Connection: keep-alive,\tUpgrade"), "HTTP/1.1 101");
+    assert_eq!(connected("Upgrade: websocket", "Upgrade: h2c, WebSocket"), "HTTP/1.1 101");
+    assert_eq!(connected("Host:", "Content-Length: 0\r\nHost:"), "HTTP/1.1 101");
+    assert_eq!(connected("Host:", "Content-Length: 5\r\nHost:"), "HTTP/1.1 400");
+    assert_eq!(connected("Host:", "Transfer-Encoding: chunked\r\nHost:"), "HTTP/1.1 400");
+    assert_eq!(connected("Host:", "Sec-WebSocket-Version: 8\r\nHost:"), "HTTP/1.1 400");
+    assert_eq!(connected("Host:", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nHost:"), "HTTP/1.1 400");
+}
+
+#[test]
 fn a_head_too_large_is_431() {
     let server = TestServer::start(&[]);
     let long = format!("GET / HTTP/1.1\nHost: x\nCookie: {}", "c".repeat(9000));

@@ -6,7 +6,7 @@ use crossbeam_channel::bounded;
 use parlour::client::ClientId;
 use parlour::hub::{Event, Hub, Newcomer, Nickname};
 use parlour::message::CloseReason;
-use parlour::outbox::{self, Mail, Status};
+use parlour::outbox::{self, Frames, Mail, Status, Sweeps};
 use serde_json::{Value, json};
 
 use crate::support::{assert_has, config, raw};
@@ -15,7 +15,7 @@ const NOW: u64 = 1_700_000_000_000;
 const RUN_ID: u64 = 0xfeed;
 
 fn hub(options: &[&str]) -> Hub {
-    Hub::new(Arc::new(config(options)), RUN_ID)
+    Hub::new(Arc::new(config(options)), Sweeps::new(), RUN_ID)
 }
 
 fn register(hub: &mut Hub, id: ClientId, name: &str, room: &str) -> Mail {
@@ -23,7 +23,7 @@ fn register(hub: &mut Hub, id: ClientId, name: &str, room: &str) -> Mail {
 }
 
 fn register_with_queue(hub: &mut Hub, id: ClientId, name: Nickname, room: &str, queue: usize) -> Mail {
-    let (outbox, _controls, mail) = outbox::channel(queue);
+    let (outbox, _controls, mail) = outbox::channel(queue, &Sweeps::new());
     hub.handle(Event::Register(Newcomer { id, name, room: room.to_owned(), outbox }), NOW);
     mail
 }
@@ -38,9 +38,8 @@ fn whisper(hub: &mut Hub, id: ClientId, to: &str, content: &str) {
 
 /// The messages in each queued entry, and whether more may come.
 fn entries(mail: &mut Mail) -> (Vec<Vec<Value>>, Status) {
-    let mut taken = Vec::new();
-    let status = mail.take(&mut taken);
-    let decode = |entry: &tungstenite::Bytes| {
+    let (taken, status) = mail.take();
+    let decode = |entry: &Frames| {
         let mut bytes = entry.to_vec();
         let messages =
             raw::frames(&mut bytes).iter().map(|(_, payload)| serde_json::from_slice(payload).unwrap()).collect();
@@ -118,6 +117,26 @@ fn a_private_message_overtakes_nothing() {
 }
 
 #[test]
+fn whatever_a_turn_has_for_a_member_is_one_entry() {
+    let mut hub = hub(&[]);
+    let mut ann = register(&mut hub, 1, "Ann", "r");
+    let mut bob = register_with_queue(&mut hub, 2, Nickname::Chosen("Bob".into()), "r", 1);
+    hub.flush(NOW);
+    heard(&mut ann);
+    heard(&mut bob);
+    // More than any queue has room for, if each took an entry of its own.
+    for number in 0..50 {
+        whisper(&mut hub, 1, "Bob", &number.to_string());
+        whisper(&mut hub, 1, "Nobody", "x");
+    }
+    publish(&mut hub, 1, "end");
+    hub.flush(NOW);
+    let (entries, status) = entries(&mut bob);
+    assert_eq!((entries.iter().map(Vec::len).collect::<Vec<_>>(), status), (vec![51], Status::Open));
+    assert_eq!(heard(&mut ann).len(), 101);
+}
+
+#[test]
 fn a_member_whose_queue_is_full_goes_with_1013_and_sees_no_gap() {
     let mut hub = hub(&[]);
     let mut ann = register(&mut hub, 1, "Ann", "r");
@@ -125,14 +144,15 @@ fn a_member_whose_queue_is_full_goes_with_1013_and_sees_no_gap() {
     hub.flush(NOW);
     heard(&mut ann);
     let (greeting, _) = entries(&mut slow);
-    assert_eq!(greeting.len(), 2, "welcome, and its own join");
-    for content in ["1", "2", "3", "4"] {
+    assert_eq!(greeting.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1], "welcome, and its own join");
+    for content in ["1", "2", "3", "4", "5", "6"] {
         publish(&mut hub, 1, content);
         hub.flush(NOW);
     }
-    assert_eq!(heard(&mut ann), ["1", "2", "3", "leave slow", "4"]);
+    // With room for two, and for a greeting, which it has taken already.
+    assert_eq!(heard(&mut ann), ["1", "2", "3", "4", "5", "leave slow", "6"]);
     let (entries, status) = entries(&mut slow);
-    assert_eq!(entries.concat().iter().map(|m| m["seq"].as_u64()).collect::<Vec<_>>(), [Some(1), Some(2)]);
+    assert_eq!(entries.concat().iter().map(|m| m["seq"].as_u64()).collect::<Vec<_>>(), [1, 2, 3, 4].map(Some));
     assert_eq!((status, slow.reason()), (Status::Closed, Some(CloseReason::TooSlow)));
 }
 
@@ -140,15 +160,17 @@ fn a_member_whose_queue_is_full_goes_with_1013_and_sees_no_gap() {
 fn many_full_queues_at_once_are_many_leaves_in_one_entry() {
     let mut hub = hub(&[]);
     let mut ann = register(&mut hub, 1, "Ann", "r");
-    // A greeting, the turn's join notices, and nothing more fit.
+    // A greeting, the turn's join notices, one more entry, since there is no history yet, and then nothing fits.
     let slow: Vec<Mail> =
-        (2..50).map(|id| register_with_queue(&mut hub, id, Nickname::Chosen(format!("s{id}")), "r", 2)).collect();
+        (2..50).map(|id| register_with_queue(&mut hub, id, Nickname::Chosen(format!("s{id}")), "r", 1)).collect();
     hub.flush(NOW);
     heard(&mut ann);
-    publish(&mut hub, 1, "x");
-    hub.flush(NOW);
+    for content in ["x", "y"] {
+        publish(&mut hub, 1, content);
+        hub.flush(NOW);
+    }
     let (entries, _) = entries(&mut ann);
-    assert_eq!(entries.iter().map(Vec::len).collect::<Vec<_>>(), [1, 48], "the message, then all the leaves");
+    assert_eq!(entries.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 48], "the messages, then all the leaves");
     assert!(slow.iter().all(|mail| mail.reason() == Some(CloseReason::TooSlow)));
 }
 
@@ -196,6 +218,7 @@ fn a_guest_whose_name_is_taken_gets_the_next() {
         .enumerate()
         .map(|(i, start)| register_with_queue(&mut hub, i as ClientId, Nickname::Guest(start), "r", 64))
         .collect();
+    hub.flush(NOW);
     for mut mail in mails {
         names.push(entries(&mut mail).0[0][0]["user"].as_str().unwrap().to_owned());
     }
@@ -220,6 +243,66 @@ fn stopping_delivers_the_turn_then_closes_all_and_refuses_newcomers() {
 }
 
 #[test]
+fn stopping_tells_a_member_that_missed_something_so() {
+    let mut hub = hub(&[]);
+    let _ann = register(&mut hub, 1, "Ann", "r");
+    let slow = register_with_queue(&mut hub, 2, Nickname::Chosen("slow".into()), "r", 1);
+    hub.flush(NOW);
+    publish(&mut hub, 1, "fits");
+    hub.flush(NOW);
+    publish(&mut hub, 1, "does not fit");
+    hub.handle(Event::Stop, NOW);
+    assert_eq!(slow.reason(), Some(CloseReason::TooSlow));
+}
+
+#[test]
+fn what_waits_in_the_inbox_is_delivered_before_a_stop() {
+    let mut hub = hub(&[]);
+    let mut ann = register(&mut hub, 1, "Ann", "r");
+    hub.flush(NOW);
+    heard(&mut ann);
+    let (inbox, events) = bounded(1024);
+    for number in 0..600 {
+        inbox.send(Event::Publish { id: 1, content: number.to_string(), receipt: None }).unwrap();
+    }
+    let (stop, stopped) = bounded(1);
+    stop.send(()).unwrap();
+    drop(inbox);
+    hub.run(&events, stopped);
+    assert_eq!(heard(&mut ann), (0..600).map(|number| number.to_string()).collect::<Vec<_>>());
+    assert_eq!(ann.reason(), Some(CloseReason::ServerShutdown));
+}
+
+#[test]
+fn every_message_has_the_time_and_each_life_of_a_room_its_epoch() {
+    let mut epochs = Vec::new();
+    for run_id in [1, 2] {
+        let mut hub = Hub::new(Arc::new(config(&[])), Sweeps::new(), run_id);
+        let mut ann = register(&mut hub, 1, "Ann", "r");
+        let _bob = register(&mut hub, 2, "Bob", "r");
+        whisper(&mut hub, 1, "Bob", "x");
+        whisper(&mut hub, 1, "Nobody", "x");
+        publish(&mut hub, 1, "x");
+        hub.handle(Event::Unregister { id: 2, reason: CloseReason::ConnectionLost }, NOW);
+        hub.flush(NOW);
+        let messages = entries(&mut ann).0.concat();
+        let kinds: Vec<&str> = messages.iter().map(|message| message["type"].as_str().unwrap()).collect();
+        assert_eq!(kinds, ["welcome", "join", "join", "private", "error", "public", "leave"]);
+        assert!(messages.iter().all(|message| message["ts"] == NOW), "{messages:?}");
+        epochs.push(messages[0]["epoch"].clone());
+    }
+    assert_ne!(epochs[0], epochs[1]);
+}
+
+#[test]
+fn a_hub_that_does_not_answer_is_not_healthy() {
+    let (inbox, events) = bounded(1);
+    assert_eq!(parlour::routes::health(&inbox).status(), 503);
+    drop(events);
+    assert_eq!(parlour::routes::health(&inbox).status(), 503);
+}
+
+#[test]
 fn health_is_answered() {
     let (ask, answered) = bounded(1);
     hub(&[]).handle(Event::Health(ask), NOW);
@@ -236,8 +319,7 @@ fn a_long_turn_is_cut_into_entries_of_bounded_size() {
         publish(&mut hub, 1, &"x".repeat(4000));
     }
     hub.flush(NOW);
-    let mut taken = Vec::new();
-    ann.take(&mut taken);
+    let (taken, _) = ann.take();
     assert!(
         taken.len() > 1 && taken.iter().all(|entry| entry.len() < 21_000),
         "{:?}",

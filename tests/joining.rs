@@ -76,6 +76,11 @@ fn a_name_belongs_to_one_member_of_a_room_whatever_its_case() {
     // Σ has two lower-case forms, ß none of its own in upper case.
     let _odysseus = Client::connect(&server, "name=%CE%9F%CE%94%CE%A5%CE%A3");
     assert_eq!(refused(&server, "name=%CE%BF%CE%B4%CF%85%CF%82").0, 4409);
+    let _street = Client::connect(&server, "name=STRA%E1%BA%9EE");
+    assert_eq!(refused(&server, "name=stra%C3%9Fe").0, 4409);
+    // A sun, and a sun in colour.
+    let _sun = Client::connect(&server, "name=%E2%98%80%EF%B8%8F");
+    assert_eq!(refused(&server, "name=%E2%98%80").0, 4409);
     Client::join_room(&server, "Ann", "elsewhere");
     ann.close();
     crate::support::eventually("the name coming free", || {
@@ -93,6 +98,11 @@ fn guests_get_a_name_of_four_letters_or_digits() {
         let suffix = name.strip_prefix("guest-").expect("guest-xxxx");
         assert!(suffix.len() == 4 && suffix.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()), "{name}");
     }
+    let mut successors = names.clone();
+    successors.sort();
+    successors.dedup();
+    let far = |pair: &[String]| pair[0][..8] != pair[1][..8];
+    assert!(successors.windows(2).any(far), "drawn by chance, not counted up: {names:?}");
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! The program itself: its start, its options, its signals, its log.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread::{self, JoinHandle};
 
-use crate::support::raw::{FIN, TEXT, exchange, exchange_bytes, masked};
+use crate::support::raw::{FIN, RawClient, TEXT, exchange, exchange_bytes, masked};
 use crate::support::{config, eventually};
 
 fn command(options: &[&str]) -> Command {
@@ -132,7 +132,7 @@ fn sigint_and_sigterm_stop_it_with_status_0() {
     for signal in ["INT", "TERM"] {
         let program = Program::start(&mut command(&["--listen", "127.0.0.1:0"]));
         let mut client = std::net::TcpStream::connect(program.address).unwrap();
-        std::io::Write::write_all(&mut client, crate::support::raw::upgrade("name=x").as_bytes()).unwrap();
+        client.write_all(crate::support::raw::upgrade("name=x").as_bytes()).unwrap();
         let mut received = vec![0; 12];
         client.read_exact(&mut received).expect("an upgrade");
         assert_eq!(received, b"HTTP/1.1 101");
@@ -149,14 +149,14 @@ fn sigint_and_sigterm_stop_it_with_status_0() {
 fn a_second_signal_ends_it_at_once_with_a_non_zero_status() {
     let options = ["--listen", "127.0.0.1:0", "--shutdown-timeout", "1h", "--write-timeout", "1h", "--queue", "2"];
     let program = Program::start(&mut command(&options));
-    // Somebody who floods the room and reads nothing keeps the first stop waiting.
-    let mut flood = std::net::TcpStream::connect(program.address).unwrap();
-    flood.set_write_timeout(Some(std::time::Duration::from_secs(1))).unwrap();
-    std::io::Write::write_all(&mut flood, crate::support::raw::upgrade("name=x").as_bytes()).unwrap();
+    // Somebody who reads nothing keeps the first stop waiting.
+    let mut talker = RawClient::connect_to(program.address, "name=talker");
+    let _deaf = RawClient::connect_to(program.address, "name=deaf");
     let text = format!(r#"{{"type":"public","content":"{}"}}"#, "x".repeat(4000));
-    let frame = masked(FIN | TEXT, text.as_bytes());
-    for _ in 0..4000 {
-        if std::io::Write::write_all(&mut flood, &frame).is_err() {
+    loop {
+        talker.send(&masked(FIN | TEXT, text.as_bytes()));
+        let (_, heard) = talker.frame().expect("the connection is open");
+        if heard.starts_with(br#"{"type":"leave""#) {
             break;
         }
     }
@@ -169,18 +169,60 @@ fn a_second_signal_ends_it_at_once_with_a_non_zero_status() {
 
 #[test]
 fn the_log_tells_of_comings_goings_and_refusals_and_never_what_was_said() {
-    let program = Program::start(command(&["--listen", "127.0.0.1:0"]).env("RUST_LOG", "trace"));
+    let options = ["--listen", "127.0.0.1:0", "--queue", "8", "--write-timeout", "200ms"];
+    let program = Program::start(command(&options).env("RUST_LOG", "trace"));
     let mut request = crate::support::raw::upgrade("name=%E5%BC%A0%E4%B8%89").into_bytes();
     request.extend(masked(FIN | TEXT, br#"{"type":"public","content":"a secret thing"}"#));
     request.extend(masked(FIN | 0x8, &[0x03, 0xe8, b's', b'e', b'c', b'r', b'e', b't']));
     exchange_bytes(program.address, &request);
     exchange(program.address, b"GET /\x1b[31m HTTP/1.1\r\nHost: x\r\n\r\n");
     exchange(program.address, b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n");
+    exchange_bytes(program.address, &crate::support::raw::upgrade("room=no+room").into_bytes());
+    // Somebody who talks, and reads nothing of it.
+    let mut deaf = std::net::TcpStream::connect(program.address).unwrap();
+    deaf.write_all(crate::support::raw::upgrade("name=deaf").as_bytes()).unwrap();
+    let text = format!(r#"{{"type":"public","content":"{}"}}"#, "x".repeat(4000));
+    while deaf.write_all(&masked(FIN | TEXT, text.as_bytes())).is_ok() {}
     program.signal("TERM");
     let (_, log) = program.ended();
-    for part in ["joins lobby as \"张三\"", "gone: 1000 client_closed", "refused: 404", "refused: 400"] {
+    for part in [
+        "gone: 4400 invalid_room",
+        "gone: 1013 too_slow",
+        "asks to join lobby as \"张三\"",
+        "gone: 1000 client_closed",
+        "refused: 404",
+        "refused: 400",
+    ] {
         assert!(log.contains(part), "{part:?} in {log}");
     }
     assert!(!log.contains("secret"), "{log}");
     assert!(!log.contains('\x1b'), "{log}");
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    let mut command = command(&["--listen", "127.0.0.1:0"]);
+    let mut child = command.spawn().expect("the program starts");
+    let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
+    let mut line = String::new();
+    stderr.read_line(&mut line).expect("text");
+    let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).expect("an address");
+    let address: SocketAddr = address.parse().expect("an address");
+    // A pipe holds 64 KiB; each of these is a line of more than 50 bytes. From here on nobody reads.
+    for _ in 0..3000 {
+        exchange(address, b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n");
+    }
+    RawClient::connect_to(address, "name=x").next_of("join");
+    assert!(Command::new("kill").arg(child.id().to_string()).status().expect("kill").success());
+    let status = eventually("its end", || child.try_wait().expect("a child"));
+    assert!(status.success(), "{status:?}");
+}
+
+#[test]
+fn where_nothing_can_be_said_the_status_still_tells() {
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux");
+    let status = |options: &[&str]| command(options).stdout(full()).stderr(full()).status().expect("it runs").code();
+    assert_eq!(status(&["--bogus"]), Some(2));
+    assert_eq!(status(&["--listen", "nonsense"]), Some(1));
+    assert_eq!(status(&["--help"]), Some(1));
 }

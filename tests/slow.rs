@@ -40,6 +40,45 @@ fn a_stalled_client_is_dropped_and_the_room_goes_on() {
 }
 
 #[test]
+fn a_burst_of_private_messages_drops_nobody_who_reads() {
+    let server = TestServer::start(&[]);
+    let mut ann = Client::join(&server, "Ann");
+    let mut bob = Client::join(&server, "Bob");
+    let mut sender = tungstenite::WebSocket::from_raw_socket(
+        ann.stream().try_clone().unwrap(),
+        tungstenite::protocol::Role::Client,
+        None,
+    );
+    let sending = thread::spawn(move || {
+        for number in 0..5000 {
+            let text = json!({"type": "private", "to": "Bob", "content": number.to_string()}).to_string();
+            sender.send(tungstenite::Message::text(text)).unwrap();
+        }
+    });
+    let reading = thread::spawn(move || {
+        for number in 0..5000 {
+            assert_eq!(ann.next_of("private")["content"], number.to_string());
+        }
+    });
+    for number in 0..5000 {
+        assert_eq!(bob.next_of("private")["content"], number.to_string());
+    }
+    sending.join().unwrap();
+    reading.join().unwrap();
+}
+
+#[test]
+fn the_smallest_queue_is_enough_to_join() {
+    let server = TestServer::start(&["--queue", "1"]);
+    for round in 0..50 {
+        let mut client = Client::join(&server, &format!("c{round}"));
+        client.say("x");
+        client.next_of("public");
+        assert_eq!(client.close(), 1000);
+    }
+}
+
+#[test]
 fn a_client_that_reads_again_in_time_sees_every_message_up_to_1013() {
     let server = TestServer::start(&["--queue", "4", "--write-timeout", "20s"]);
     let mut talker = Client::join(&server, "talker");

@@ -98,7 +98,11 @@ pub struct RawClient {
 
 impl RawClient {
     pub fn connect(server: &TestServer, query: &str) -> RawClient {
-        let mut stream = TcpStream::connect(server.address).expect("the server listens");
+        RawClient::connect_to(server.address, query)
+    }
+
+    pub fn connect_to(address: SocketAddr, query: &str) -> RawClient {
+        let mut stream = TcpStream::connect(address).expect("the server listens");
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream.write_all(upgrade(query).as_bytes()).unwrap();
         let mut received = Vec::new();

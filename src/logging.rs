@@ -1,0 +1,110 @@
+//! The log goes to standard error through a thread of its own. A reader of it that stalls would otherwise stop every thread
+//! that has something to say, and with them the server.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use env_logger::{Logger, Target};
+use log::{LevelFilter, Log, Metadata, Record};
+
+/// Lines that wait to be written. Beyond them lines are dropped, and counted.
+const LINES_MAX: usize = 1024;
+/// How long the end of the process waits for the last lines.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often that is looked at.
+const FINISH_POLL: Duration = Duration::from_millis(5);
+
+/// The running log.
+pub struct Running {
+    lines: Sender<Vec<u8>>,
+    thread: JoinHandle<()>,
+}
+
+/// Starts the log: `RUST_LOG` decides what is in it, `info` by default.
+///
+/// # Errors
+/// What the system says when there is no thread for it.
+pub fn start() -> io::Result<Running> {
+    let (lines, written) = bounded(LINES_MAX);
+    let dropped = Arc::new(AtomicU64::new(0));
+    let thread = {
+        let dropped = dropped.clone();
+        thread::Builder::new().name("log".to_owned()).spawn(move || write_lines(&written, &dropped))?
+    };
+    let logger = env_logger::Builder::new()
+        .filter_level(LevelFilter::Info)
+        .parse_default_env()
+        .target(Target::Pipe(Box::new(Queue { lines: lines.clone(), dropped })))
+        .build();
+    log::set_max_level(logger.filter());
+    // A second call finds a logger set, and leaves it in its place.
+    let _ = log::set_boxed_logger(Box::new(OwnLog(logger)));
+    Ok(Running { lines, thread })
+}
+
+impl Running {
+    /// Waits until what has been logged is written, unless nobody reads it.
+    pub fn finish(self) {
+        // An empty line is the end.
+        let deadline = Instant::now() + FINISH_TIMEOUT;
+        if self.lines.send_deadline(Vec::new(), deadline).is_ok() {
+            while !self.thread.is_finished() && Instant::now() < deadline {
+                thread::sleep(FINISH_POLL);
+            }
+        }
+    }
+}
+
+fn write_lines(lines: &Receiver<Vec<u8>>, dropped: &AtomicU64) {
+    let mut stderr = io::stderr();
+    for line in lines.iter().take_while(|line| !line.is_empty()) {
+        let missing = dropped.swap(0, Ordering::Relaxed);
+        if missing > 0 {
+            let _ = writeln!(stderr, "[{missing} lines of the log were dropped: nobody read them in time]");
+        }
+        // A closed standard error is nobody's fault, and no reason to end.
+        let _ = stderr.write_all(&line);
+    }
+}
+
+/// Where env_logger writes each line.
+struct Queue {
+    lines: Sender<Vec<u8>>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Write for Queue {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if let Err(TrySendError::Full(_)) = self.lines.try_send(line.to_vec()) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// env_logger without tungstenite, which logs what people say.
+struct OwnLog(Logger);
+
+impl Log for OwnLog {
+    fn enabled(&self, metadata: &Metadata) -> bool {
+        !metadata.target().starts_with("tungstenite") && self.0.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record) {
+        if self.enabled(record.metadata()) {
+            self.0.log(record);
+        }
+    }
+
+    fn flush(&self) {
+        self.0.flush();
+    }
+}
