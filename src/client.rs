@@ -22,7 +22,8 @@ use tungstenite::protocol::{Message, Role, WebSocket, WebSocketConfig};
 use crate::config::Config;
 use crate::hub::{Event, Newcomer, Nickname};
 use crate::message::{self, CloseReason, Rejection, Request};
-use crate::outbox::{self, Controls, Mail, Outbox, Status, Sweeps};
+use crate::outbox::{self, Controls, Mail, Outbox, Status};
+use crate::server::Shared;
 
 /// Bytes read at a time; tungstenite allocates the buffer at once, so it counts for each idle client.
 const READ_BUFFER_BYTES: usize = 1024;
@@ -61,13 +62,8 @@ pub struct Upgrade {
 ///
 /// # Errors
 /// Gives the reason when the system has no thread for the writer; nothing has been sent then.
-pub fn serve_ws(
-    connection: &Arc<Connection>,
-    upgrade: Upgrade,
-    inbox: &Sender<Event>,
-    sweeps: &Sweeps,
-    config: &Arc<Config>,
-) -> io::Result<()> {
+pub fn serve_ws(connection: &Arc<Connection>, upgrade: Upgrade, shared: &Shared) -> io::Result<()> {
+    let Shared { config, inbox, sweeps, .. } = shared;
     if connection.stream.set_read_timeout(Some(config.ping_timeout)).is_err() {
         // Only a socket that is gone refuses a timeout.
         return Ok(());
@@ -226,7 +222,7 @@ pub fn refuse(outbox: Outbox, reason: CloseReason) {
 
 /// Reads away what still comes. The writer, which lingers only so long, bounds it.
 fn read_to_end(mut stream: &TcpStream) {
-    let mut buffer = [0; READ_BUFFER_BYTES];
+    let mut buffer = vec![0; READ_BUFFER_BYTES];
     loop {
         match stream.read(&mut buffer) {
             Ok(0) => break,

@@ -10,7 +10,7 @@ use tungstenite::handshake::server::write_response;
 use tungstenite::http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS,
 };
-use tungstenite::http::{self, StatusCode, Version};
+use tungstenite::http::{self, Method, StatusCode, Version};
 
 /// Longest request head. Browsers send about 600 bytes, and cookies of other sites on the same host.
 pub const HEAD_BYTES_MAX: usize = 8 * 1024;
@@ -45,10 +45,9 @@ pub enum HeadError {
 ///
 /// # Errors
 /// [`HeadError`] says what was wrong; each but `Closed` has a [`response`](HeadError::response).
-pub fn read_head(stream: &TcpStream, timeout: Duration) -> Result<(Request, Vec<u8>), HeadError> {
+pub fn read_head(stream: &TcpStream, timeout: Duration) -> Result<(Box<Request>, Vec<u8>), HeadError> {
     let deadline = Instant::now() + timeout;
-    let mut bytes = Vec::with_capacity(READ_BYTES);
-    let mut chunk = [0; READ_BYTES];
+    let mut bytes = Vec::new();
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -56,18 +55,20 @@ pub fn read_head(stream: &TcpStream, timeout: Duration) -> Result<(Request, Vec<
         }
         // Only a socket that is gone refuses a timeout that is not zero.
         stream.set_read_timeout(Some(left)).map_err(|_| HeadError::Closed)?;
+        let had = bytes.len();
+        bytes.resize(had + READ_BYTES, 0);
         let mut socket = stream;
-        let n = match socket.read(&mut chunk) {
+        let read = socket.read(&mut bytes[had..]);
+        bytes.truncate(had + read.as_ref().map_or(0, |&n| n));
+        match read {
             Ok(0) => return Err(HeadError::Closed),
-            Ok(n) => n,
+            Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(HeadError::TimedOut),
             Err(_) => return Err(HeadError::Closed),
-        };
-        // The blank line may straddle two reads. Only then is the head parsed, once.
-        let from = bytes.len().saturating_sub(3);
-        bytes.extend_from_slice(&chunk[..n]);
-        if ends_head(&bytes[from..]) {
+        }
+        // The head is parsed once, when its blank line is there, which may straddle two reads.
+        if ends_head(&bytes[had.saturating_sub(3)..]) {
             return parse_head(bytes);
         }
         if bytes.len() > HEAD_BYTES_MAX {
@@ -85,8 +86,9 @@ fn ends_head(bytes: &[u8]) -> bool {
 ///
 /// # Errors
 /// [`HeadError::Malformed`] or [`HeadError::TooLarge`].
-pub fn parse_head(mut bytes: Vec<u8>) -> Result<(Request, Vec<u8>), HeadError> {
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+pub fn parse_head(mut bytes: Vec<u8>) -> Result<(Box<Request>, Vec<u8>), HeadError> {
+    // Not on the stack, whose every page once touched stays with the client.
+    let mut headers = vec![httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut head = httparse::Request::new(&mut headers);
     let length = match head.parse(&bytes) {
         Ok(httparse::Status::Complete(length)) if length <= HEAD_BYTES_MAX => length,
@@ -94,14 +96,15 @@ pub fn parse_head(mut bytes: Vec<u8>) -> Result<(Request, Vec<u8>), HeadError> {
         Ok(httparse::Status::Partial) => return Err(malformed("the head is not complete")),
         Err(error) => return Err(malformed(error)),
     };
-    let mut request = http::Request::builder()
-        .method(head.method.unwrap_or_default())
-        .uri(head.path.unwrap_or_default())
-        .version(if head.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 });
+    // On the heap, like the headers: a request is large, and each move of it would take as much stack again.
+    let mut request = Box::new(Request::new(()));
+    *request.method_mut() = Method::from_bytes(head.method.unwrap_or_default().as_bytes()).map_err(malformed)?;
+    *request.uri_mut() = head.path.unwrap_or_default().parse().map_err(malformed)?;
+    *request.version_mut() = if head.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
     for header in head.headers.iter() {
-        request = request.header(header.name, header.value);
+        let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(malformed)?;
+        request.headers_mut().append(name, HeaderValue::from_bytes(header.value).map_err(malformed)?);
     }
-    let request = request.body(()).map_err(malformed)?;
     // RFC 9112, 3.2.
     if request.version() == Version::HTTP_11 && request.headers().get_all(HOST).iter().count() != 1 {
         return Err(malformed("HTTP/1.1 takes exactly one Host header"));
@@ -176,7 +179,7 @@ pub fn respond(mut stream: &TcpStream, response: &[u8]) -> io::Result<()> {
     stream.write_all(response)?;
     stream.shutdown(Shutdown::Write)?;
     let deadline = Instant::now() + LINGER;
-    let mut chunk = [0; READ_BYTES];
+    let mut chunk = vec![0; READ_BYTES];
     let mut bytes_left = LINGER_BYTES_MAX;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());

@@ -58,6 +58,7 @@ pub fn channel(entries: usize, sweeps: &Sweeps) -> (Outbox, Controls, Mail) {
     let line = Arc::new(Line {
         queue: queue_out,
         controls: controls_out,
+        controls_queued: AtomicBool::new(false),
         writing: Mutex::default(),
         writer: OnceLock::new(),
         unavailable: AtomicBool::new(false),
@@ -134,6 +135,7 @@ impl Controls {
     pub fn send(&self, frame: Frames) {
         // Without a writer there is no connection left to answer on.
         if self.queue.send(frame).is_ok() {
+            self.line.controls_queued.store(true, Ordering::SeqCst);
             self.line.wake_writer();
         }
     }
@@ -155,6 +157,8 @@ impl Drop for Controls {
 pub struct Line {
     queue: Receiver<Frames>,
     controls: Receiver<Frames>,
+    /// Whether to look into `controls`, which are mostly empty: a look costs as much as taking an entry.
+    controls_queued: AtomicBool,
     /// Whoever holds it may take entries and write to the socket.
     writing: Mutex<Writing>,
     /// Set once the thread has been spawned and before anything is queued.
@@ -224,36 +228,40 @@ struct Writing {
 
 impl Writing {
     /// Writes everything that is queued, as far as the socket takes it at once.
+    ///
+    /// It does not look again for what is queued while it writes: whoever queues that sees to it that it is written, if
+    /// only by waking the line's writer because this lock is held.
     fn write_queue(&mut self, line: &Line, stream: &TcpStream) -> io::Result<Written> {
         loop {
-            let status = self.take(line);
-            if self.entries.is_empty() {
-                return Ok(Written::All(status));
+            let taken = self.take(line);
+            while !self.entries.is_empty() {
+                match self.write_some(stream, libc::MSG_DONTWAIT) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Written::Some),
+                    Err(error) => return Err(error),
+                }
             }
-            match self.write_some(stream, libc::MSG_DONTWAIT) {
-                Ok(()) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Written::Some),
-                Err(error) => return Err(error),
+            if let Some(status) = taken {
+                return Ok(Written::All(status));
             }
         }
     }
 
-    /// Takes from the queues what one call can write, control frames first.
-    fn take(&mut self, line: &Line) -> Status {
-        while self.entries.len() < WRITE_ENTRIES_MAX {
-            match line.controls.try_recv() {
-                Ok(frame) => self.entries.push_back(frame),
-                Err(_) => break,
-            }
+    /// Takes from the queues what one call can write, control frames first. `None` if there may be more.
+    fn take(&mut self, line: &Line) -> Option<Status> {
+        if line.controls_queued.load(Ordering::Acquire) {
+            line.controls_queued.store(false, Ordering::SeqCst);
+            // If the reader adds more meanwhile, it also wakes the writer for them.
+            self.entries.extend(line.controls.try_iter().take(CONTROLS_MAX));
         }
         while self.entries.len() < WRITE_ENTRIES_MAX {
             match line.queue.try_recv() {
                 Ok(frames) => self.entries.push_back(frames),
-                Err(TryRecvError::Empty) => return Status::Open,
-                Err(TryRecvError::Disconnected) => return Status::Closed,
+                Err(TryRecvError::Empty) => return Some(Status::Open),
+                Err(TryRecvError::Disconnected) => return Some(Status::Closed),
             }
         }
-        Status::Open
+        None
     }
 
     /// Writes what has been taken, and waits for the socket until `deadline`.
@@ -277,14 +285,19 @@ impl Writing {
 
     /// One call's worth of writing; what has been written is forgotten.
     fn write_some(&mut self, stream: &TcpStream, flags: libc::c_int) -> io::Result<()> {
-        let mut slices = [IoSlice::new(&[]); WRITE_ENTRIES_MAX];
-        let mut offset = self.offset;
-        for (slice, frames) in slices.iter_mut().zip(&self.entries) {
-            *slice = IoSlice::new(&frames[std::mem::take(&mut offset)..]);
-        }
-        let slices = &slices[..self.entries.len().min(WRITE_ENTRIES_MAX)];
         let socket = SockRef::from(stream);
-        let mut written = match socket.send_vectored_with_flags(slices, flags) {
+        let sent = if let (1, Some(only)) = (self.entries.len(), self.entries.front()) {
+            // Most calls have one entry, and the system is quicker about one piece.
+            socket.send_with_flags(&only[self.offset..], flags)
+        } else {
+            let mut slices = [IoSlice::new(&[]); WRITE_ENTRIES_MAX];
+            let mut offset = self.offset;
+            for (slice, frames) in slices.iter_mut().zip(&self.entries) {
+                *slice = IoSlice::new(&frames[std::mem::take(&mut offset)..]);
+            }
+            socket.send_vectored_with_flags(&slices[..self.entries.len().min(WRITE_ENTRIES_MAX)], flags)
+        };
+        let mut written = match sent {
             Ok(written) => written,
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
             Err(error) => return Err(error),
@@ -375,10 +388,10 @@ impl Mail {
         let mut taken = Vec::new();
         loop {
             let status = writing.take(&self.line);
-            if writing.entries.is_empty() {
+            taken.extend(writing.entries.drain(..));
+            if let Some(status) = status {
                 return (taken, status);
             }
-            taken.extend(writing.entries.drain(..));
         }
     }
 

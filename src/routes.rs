@@ -18,12 +18,11 @@ use tungstenite::http::header::{
 use tungstenite::http::{Method, StatusCode};
 
 use crate::client::{self, Connection, Upgrade};
-use crate::config::Config;
 use crate::http::{self, Request, Response};
 use crate::hub::{Event, Nickname};
 use crate::message::{self, CloseReason};
-use crate::outbox::Sweeps;
 use crate::page;
+use crate::server::Shared;
 
 /// How long `/healthz` waits for the hub.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -35,51 +34,51 @@ pub const FULL: &str = "the server is full";
 const RETRY_AFTER_SECONDS: &str = "5";
 
 /// Answers the one request of a connection, and serves the chat if that is what it asks for.
-pub fn serve(
-    connection: &Arc<Connection>,
-    inbox: &Sender<Event>,
-    sweeps: &Sweeps,
-    config: &Arc<Config>,
-    stopping: impl Fn() -> bool,
-) {
-    let Connection { id, peer, stream, .. } = &**connection;
+pub fn serve(connection: &Arc<Connection>, shared: &Shared) {
+    let Some((request, leftover)) = answer(connection, shared) else { return };
+    let upgrade = match upgrade(request, leftover) {
+        Ok(upgrade) => upgrade,
+        Err(response) => return refuse(connection, *response, false),
+    };
+    // Stored before `stopping` is asked again, while a stop is told before this is looked at: either way the hub closes
+    // the client, or it is turned away here.
+    connection.upgraded.store(true, Ordering::SeqCst);
+    if shared.stopping() {
+        return refuse(connection, unavailable(STOPPING), false);
+    }
+    if let Err(error) = client::serve_ws(connection, upgrade, shared) {
+        warn!("no thread to write to client {}: {error}", connection.id);
+        refuse(connection, unavailable(FULL), false);
+    }
+}
+
+/// Answers the request, unless it is one for the chat.
+///
+/// Not inlined, like `upgrade`, so that its stack is free again for what follows: a page of it once touched stays with the
+/// client for days.
+#[inline(never)]
+fn answer(connection: &Connection, shared: &Shared) -> Option<(Box<Request>, Vec<u8>)> {
+    let Shared { config, inbox, .. } = shared;
+    let Connection { id, peer, stream, .. } = connection;
     // A page or a refusal that the client does not take is given up as a chat message would be.
     if let Err(error) = stream.set_write_timeout(Some(config.write_timeout)) {
         debug!("connection {id} from {peer} gone: {error}");
-        return;
+        return None;
     }
     let (request, leftover) = match http::read_head(stream, config.handshake_timeout) {
         Ok(head) => head,
         Err(error) => {
-            let response = if stopping() { Some(unavailable(STOPPING)) } else { error.response() };
-            match response {
+            match if shared.stopping() { Some(unavailable(STOPPING)) } else { error.response() } {
                 Some(response) => refuse(connection, response, false),
                 None => debug!("connection {id} from {peer} closed without a request"),
             }
-            return;
+            return None;
         }
     };
     let head_only = request.method() == Method::HEAD;
     let response = match (request.uri().path(), request.method()) {
-        _ if stopping() => unavailable(STOPPING),
-        ("/ws", &Method::GET) => match upgrade(&request, leftover) {
-            Ok(upgrade) => {
-                // Stored before `stopping` is asked again, while a stop is told before this is looked at: either way
-                // the hub closes the client, or it is turned away here.
-                connection.upgraded.store(true, Ordering::SeqCst);
-                if stopping() {
-                    return refuse(connection, unavailable(STOPPING), head_only);
-                }
-                match client::serve_ws(connection, upgrade, inbox, sweeps, config) {
-                    Ok(()) => return,
-                    Err(error) => {
-                        warn!("no thread to write to client {id}: {error}");
-                        unavailable(FULL)
-                    }
-                }
-            }
-            Err(response) => *response,
-        },
+        _ if shared.stopping() => unavailable(STOPPING),
+        ("/ws", &Method::GET) => return Some((request, leftover)),
         ("/ws", _) => not_allowed("GET"),
         ("/healthz", &Method::GET | &Method::HEAD) => health(inbox),
         ("/healthz", _) => not_allowed("GET, HEAD"),
@@ -90,6 +89,7 @@ pub fn serve(
         },
     };
     refuse(connection, response, head_only);
+    None
 }
 
 /// Sends a response that ends the connection, and logs it unless it is a success.
@@ -136,8 +136,10 @@ pub fn health(inbox: &Sender<Event>) -> Response {
 /// Takes an upgrade request (RFC 6455, 4.2.1) and what it says of name and room.
 ///
 /// What is wrong with the names is told after the upgrade: a page can't read the status of a failed one.
-fn upgrade(request: &Request, leftover: Vec<u8>) -> Result<Upgrade, Box<Response>> {
-    let accepted = create_response(&plain_upgrade(request)?).map_err(|error| match error {
+#[inline(never)]
+fn upgrade(mut request: Box<Request>, leftover: Vec<u8>) -> Result<Upgrade, Box<Response>> {
+    simplify_upgrade(&mut request)?;
+    let accepted = create_response(&request).map_err(|error| match error {
         // Also said of an upgrade that names no version at all, which is no upgrade.
         Error::Protocol(ProtocolError::MissingSecWebSocketVersionHeader)
             if request.headers().contains_key(SEC_WEBSOCKET_VERSION) =>
@@ -153,26 +155,24 @@ fn upgrade(request: &Request, leftover: Vec<u8>) -> Result<Upgrade, Box<Response
     Ok(Upgrade { response, leftover, joining })
 }
 
-/// The same request with its lists (RFC 9110, 5.6.1) cut down to what tungstenite looks for: it reads one line of each
-/// header, and no other protocol beside its own.
-fn plain_upgrade(request: &Request) -> Result<Request, Box<Response>> {
-    let mut plain = request.clone();
+/// Cuts a request's lists (RFC 9110, 5.6.1) down to what tungstenite looks for: it reads one line of each header, and no
+/// other protocol beside its own.
+fn simplify_upgrade(request: &mut Request) -> Result<(), Box<Response>> {
+    let headers = request.headers_mut();
     for (name, token) in [(CONNECTION, "upgrade"), (UPGRADE, "websocket")] {
-        if http::any_item(request.headers(), &name, |item| item.eq_ignore_ascii_case(token)) {
-            plain.headers_mut().insert(name, HeaderValue::from_static(token));
+        if http::any_item(headers, &name, |item| item.eq_ignore_ascii_case(token)) {
+            headers.insert(name, HeaderValue::from_static(token));
         }
     }
-    let more_than_one = |name| request.headers().get_all(name).iter().nth(1).is_some();
+    let more_than_one = |name| headers.get_all(name).iter().nth(1).is_some();
     if more_than_one(SEC_WEBSOCKET_KEY) || more_than_one(SEC_WEBSOCKET_VERSION) {
         return Err(not_upgrade("its key and its version stand there once"));
     }
     // What follows the head would be read as frames.
-    if request.headers().contains_key(TRANSFER_ENCODING)
-        || request.headers().get(CONTENT_LENGTH).is_some_and(|length| length != "0")
-    {
+    if headers.contains_key(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0") {
         return Err(not_upgrade("it has a body"));
     }
-    Ok(plain)
+    Ok(())
 }
 
 fn not_upgrade(problem: impl std::fmt::Display) -> Box<Response> {

@@ -35,6 +35,24 @@ pub struct Server {
     run_id: u64,
 }
 
+/// What every connection's threads use.
+pub struct Shared {
+    /// The options.
+    pub config: Arc<Config>,
+    /// The way to the hub.
+    pub inbox: Sender<Event>,
+    /// Where writers help each other.
+    pub sweeps: Sweeps,
+    stopping: Arc<AtomicBool>,
+}
+
+impl Shared {
+    /// Whether the server has been told to stop.
+    pub fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+}
+
 /// Stops a server from another thread.
 #[derive(Clone)]
 pub struct StopHandle {
@@ -119,7 +137,8 @@ impl Server {
             reap(&told);
         })?;
 
-        self.accept_loop(&inbox, &sweeps, &tell);
+        let shared = Arc::new(Shared { config: self.config.clone(), inbox, sweeps, stopping: self.stopping.clone() });
+        self.accept_loop(&shared, &tell);
 
         let deadline = Instant::now() + self.config.shutdown_timeout;
         let cut_at = Instant::now() + self.config.shutdown_timeout.mul_f64(CUT_AFTER);
@@ -129,7 +148,7 @@ impl Server {
         if stop_hub.send(()).is_err() {
             return Err(RunError::HubDied);
         }
-        drop(inbox);
+        drop(shared);
         let _ = tell.send(Tell::Stop { cut_at });
         drop(tell);
         if all_reaped.recv_deadline(deadline) == Err(RecvTimeoutError::Timeout) {
@@ -142,7 +161,7 @@ impl Server {
     }
 
     /// Takes connections until the server is told to stop. Never ends by itself.
-    fn accept_loop(&self, inbox: &Sender<Event>, sweeps: &Sweeps, tell: &Sender<Tell>) {
+    fn accept_loop(&self, shared: &Arc<Shared>, tell: &Sender<Tell>) {
         for id in 1.. {
             let accepted = self.listener.accept();
             if self.stopping.load(Ordering::SeqCst) {
@@ -152,7 +171,7 @@ impl Server {
                 return;
             }
             match accepted {
-                Ok((stream, peer)) => self.admit(id, stream, peer, inbox, sweeps, tell),
+                Ok((stream, peer)) => admit(id, stream, peer, shared, tell),
                 Err(error) => {
                     warn!("can't accept a connection: {error}");
                     thread::sleep(ACCEPT_PAUSE);
@@ -160,40 +179,31 @@ impl Server {
             }
         }
     }
+}
 
-    /// Gives a connection its reader thread.
-    fn admit(
-        &self,
-        id: ClientId,
-        stream: TcpStream,
-        peer: SocketAddr,
-        inbox: &Sender<Event>,
-        sweeps: &Sweeps,
-        tell: &Sender<Tell>,
-    ) {
-        // A chat message is small and wants to go at once.
-        if let Err(error) = stream.set_nodelay(true) {
-            debug!("connection {id} from {peer} gone: {error}");
-            return;
-        }
-        let connection = Arc::new(Connection { id, peer, stream, upgraded: AtomicBool::new(false) });
-        let thread = {
-            let (connection, inbox, sweeps, tell) = (connection.clone(), inbox.clone(), sweeps.clone(), tell.clone());
-            let (config, stopping) = (self.config.clone(), self.stopping.clone());
-            let body = move || {
-                let _ended = EndedOnDrop(id, tell);
-                routes::serve(&connection, &inbox, &sweeps, &config, || stopping.load(Ordering::SeqCst));
-            };
-            thread::Builder::new().name(format!("reader {id}")).stack_size(READER_STACK_BYTES).spawn(body)
+/// Gives a connection its reader thread.
+fn admit(id: ClientId, stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>, tell: &Sender<Tell>) {
+    // A chat message is small and wants to go at once.
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!("connection {id} from {peer} gone: {error}");
+        return;
+    }
+    let connection = Arc::new(Connection { id, peer, stream, upgraded: AtomicBool::new(false) });
+    let thread = {
+        let (connection, shared, tell) = (connection.clone(), shared.clone(), tell.clone());
+        let body = move || {
+            let _ended = EndedOnDrop(id, tell);
+            routes::serve(&connection, &shared);
         };
-        match thread {
-            Ok(thread) => {
-                let _ = tell.send(Tell::Started(connection, thread));
-            }
-            Err(error) => {
-                warn!("no thread to read from {peer}: {error}");
-                routes::turn_away(&connection.stream, routes::FULL);
-            }
+        thread::Builder::new().name(format!("reader {id}")).stack_size(READER_STACK_BYTES).spawn(body)
+    };
+    match thread {
+        Ok(thread) => {
+            let _ = tell.send(Tell::Started(connection, thread));
+        }
+        Err(error) => {
+            warn!("no thread to read from {peer}: {error}");
+            routes::turn_away(&connection.stream, routes::FULL);
         }
     }
 }
