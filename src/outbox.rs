@@ -24,6 +24,7 @@
 //! `try_recv` and parks; whoever wants it unparks it. A token left by an early `unpark` makes the next `park` return at
 //! once, so no wake-up is lost.
 
+use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::TcpStream;
@@ -54,20 +55,20 @@ const SWEEPS_MAX: usize = 64;
 /// Makes the queue of one client, with room for a greeting and `entries` entries from the hub.
 pub fn channel(entries: usize, sweeps: &Sweeps) -> (Outbox, Controls, Mail) {
     let (queue_in, queue_out) = bounded(entries + GREETING_ENTRIES);
-    let (controls_in, controls_out) = bounded(CONTROLS_MAX);
     let line = Arc::new(Line {
         queue: queue_out,
-        controls: controls_out,
+        controls: OnceLock::new(),
         controls_queued: AtomicBool::new(false),
         writing: Mutex::default(),
         writer: OnceLock::new(),
         unavailable: AtomicBool::new(false),
+        ended: AtomicBool::new(false),
         reason: OnceLock::new(),
         reader_done: AtomicBool::new(false),
     });
     (
         Outbox { queue: Some(queue_in), line: line.clone() },
-        Controls { queue: controls_in, line: line.clone() },
+        Controls { queue: OnceCell::new(), line: line.clone() },
         Mail { line, sweeps: sweeps.clone(), last_call: None },
     )
 }
@@ -120,7 +121,8 @@ impl Drop for Outbox {
 
 /// The reader's end, for whole control frames. Dropping it tells the writer that the reader has seen the end.
 pub struct Controls {
-    queue: Sender<Frames>,
+    /// Made for the first frame: most clients never ping.
+    queue: OnceCell<Sender<Frames>>,
     line: Arc<Line>,
 }
 
@@ -133,8 +135,13 @@ impl Controls {
     /// Queues a control frame. Blocks while too many are waiting, so a flood of pings is read no faster than it is
     /// answered.
     pub fn send(&self, frame: Frames) {
-        // Without a writer there is no connection left to answer on.
-        if self.queue.send(frame).is_ok() {
+        let queue = self.queue.get_or_init(|| {
+            let (queue, queued) = bounded(CONTROLS_MAX);
+            let _ = self.line.controls.set(queued);
+            queue
+        });
+        // Without a writer there is no connection left to answer on. One that ends meanwhile makes room.
+        if !self.line.ended.load(Ordering::SeqCst) && queue.send(frame).is_ok() {
             self.line.controls_queued.store(true, Ordering::SeqCst);
             self.line.wake_writer();
         }
@@ -156,15 +163,17 @@ impl Drop for Controls {
 /// What the ends of one client's queue share, and helpers use.
 pub struct Line {
     queue: Receiver<Frames>,
-    controls: Receiver<Frames>,
+    controls: OnceLock<Receiver<Frames>>,
     /// Whether to look into `controls`, which are mostly empty: a look costs as much as taking an entry.
     controls_queued: AtomicBool,
     /// Whoever holds it may take entries and write to the socket.
     writing: Mutex<Writing>,
     /// Set once the thread has been spawned and before anything is queued.
     writer: OnceLock<Writer>,
-    /// The writer can't help with a sweep: it blocks on its own socket, or has ended.
+    /// The writer can't help with a sweep: it blocks on its own socket, or ends.
     unavailable: AtomicBool,
+    /// The writer has ended.
+    ended: AtomicBool,
     /// Why the connection ends, from whoever found out first.
     reason: OnceLock<CloseReason>,
     /// The reader has seen the end of the stream: nothing is left to linger for.
@@ -249,10 +258,12 @@ impl Writing {
 
     /// Takes from the queues what one call can write, control frames first. `None` if there may be more.
     fn take(&mut self, line: &Line) -> Option<Status> {
-        if line.controls_queued.load(Ordering::Acquire) {
+        if line.controls_queued.load(Ordering::Acquire)
+            && let Some(controls) = line.controls.get()
+        {
             line.controls_queued.store(false, Ordering::SeqCst);
             // If the reader adds more meanwhile, it also wakes the writer for them.
-            self.entries.extend(line.controls.try_iter().take(CONTROLS_MAX));
+            self.entries.extend(controls.try_iter().take(CONTROLS_MAX));
         }
         while self.entries.len() < WRITE_ENTRIES_MAX {
             match line.queue.try_recv() {
@@ -408,6 +419,16 @@ impl Mail {
     /// Whether the reader has seen the end of the stream.
     pub fn reader_done(&self) -> bool {
         self.line.reader_done.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Mail {
+    fn drop(&mut self) {
+        self.line.ended.store(true, Ordering::SeqCst);
+        // A reader that waits for room gets it, and sees at its next frame that nobody writes any more.
+        if let Some(controls) = self.line.controls.get() {
+            controls.try_iter().for_each(drop);
+        }
     }
 }
 

@@ -1,13 +1,13 @@
 //! Clients that don't read: what it costs them, and nobody else.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::thread;
 use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::raw::RawClient;
+use crate::support::raw::{FIN, PING, RawClient, masked};
 use crate::support::{Client, TestServer, assert_has};
 
 /// Lets `talker` talk until everyone hears that `name` has left.
@@ -120,4 +120,18 @@ fn a_client_that_takes_a_byte_now_and_then_does_not_hold_its_writer_beyond_the_d
     server.ended().expect("every thread joined, the trickling client's writer included");
     trickle.stream().shutdown(Shutdown::Both).unwrap();
     reading.join().unwrap();
+}
+
+#[test]
+fn a_client_that_pings_and_never_reads_leaves_no_thread_behind() {
+    let mut server = TestServer::start(&["--write-timeout", "500ms", "--shutdown-timeout", "1h"]);
+    let mut watcher = Client::join(&server, "watcher");
+    let pinger = RawClient::connect(&server, "name=pinger");
+    let mut stream = pinger.stream.try_clone().unwrap();
+    let pinging = thread::spawn(move || while stream.write_all(&masked(FIN | PING, &[b'x'; 125])).is_ok() {});
+    assert_has(&watcher.next_of("leave"), json!({"user": "pinger"}));
+    pinging.join().unwrap();
+    drop(watcher);
+    server.stop();
+    server.ended().expect("every thread joined");
 }
