@@ -21,6 +21,13 @@ const JSON_ESCAPE_BYTES_MAX: usize = 6;
 /// Allowance for everything in a client's message but its content: keys, `to` and `ref`, fully escaped.
 const JSON_OVERHEAD_BYTES_MAX: usize = 1536;
 
+/// Header of a server frame with a payload of 126 to 65,535 bytes (RFC 6455, 5.2).
+const HEADER_BYTES_USUAL: usize = 4;
+/// Header of the longest server frame.
+const HEADER_BYTES_MAX: usize = 10;
+/// Allowance for a message of ordinary length.
+const FRAME_BYTES_USUAL: usize = 256;
+
 /// Milliseconds since the Unix epoch, the `ts` of every message.
 pub type Timestamp = u64;
 
@@ -107,42 +114,51 @@ impl Request {
     ///
     /// # Errors
     /// [`Rejection`] says which rule the text breaks.
-    pub fn parse(text: &str, content_bytes_max: usize) -> Result<Request, Rejection> {
+    pub fn parse<'a>(text: &'a str, content_bytes_max: usize) -> Result<Request, Rejection> {
         // serde would take an array for the fields in their order.
         if !text.trim_ascii_start().starts_with('{') {
             return Err(malformed(text, "a message is a JSON object", None));
         }
         let fields: Fields = serde_json::from_str(text).map_err(|error| malformed(text, &error.to_string(), None))?;
         let receipt = fields.receipt.map(|raw| string(raw, "ref", None)).transpose()?;
-        if receipt.as_ref().is_some_and(|receipt| receipt.len() > REF_BYTES_MAX) {
+        let receipt = receipt.as_deref();
+        if receipt.is_some_and(|receipt| receipt.len() > REF_BYTES_MAX) {
             return Err(complain(ErrorCode::BadRequest, format!("ref is over {REF_BYTES_MAX} bytes"), None));
         }
-        let required = |field: Option<&RawValue>, name| match field {
-            Some(raw) => string(raw, name, receipt.as_deref()),
-            None => Err(complain(ErrorCode::BadRequest, format!("{name} is missing"), receipt.as_deref())),
+        let required = |field: Option<&'a RawValue>, name| match field {
+            Some(raw) => string(raw, name, receipt),
+            None => Err(complain(ErrorCode::BadRequest, format!("{name} is missing"), receipt)),
         };
-        let kind = required(fields.kind, "type")?;
-        if kind != "public" && kind != "private" {
-            return Err(complain(ErrorCode::UnknownType, "type is public or private", receipt.as_deref()));
-        }
-        let to = (kind == "private").then(|| required(fields.to, "to")).transpose()?;
+        let private = match &*required(fields.kind, "type")? {
+            "public" => false,
+            "private" => true,
+            _ => return Err(complain(ErrorCode::UnknownType, "type is public or private", receipt)),
+        };
+        let to = private.then(|| required(fields.to, "to")).transpose()?;
         let content = required(fields.content, "content")?;
         if content.len() > content_bytes_max {
             return Err(Rejection::TooBig);
         }
         if content.trim().is_empty() {
-            return Err(complain(ErrorCode::EmptyContent, "content is empty", receipt.as_deref()));
+            return Err(complain(ErrorCode::EmptyContent, "content is empty", receipt));
         }
+        // The text lies in the read buffer, which is used again: what outlives it is copied here, once.
+        let (content, receipt) = (content.into_owned(), receipt.map(str::to_owned));
         Ok(match to {
-            Some(to) => Request::Private { to, content, receipt },
+            Some(to) => Request::Private { to: to.into_owned(), content, receipt },
             None => Request::Public { content, receipt },
         })
     }
 }
 
+/// A string, borrowed where nothing in it is escaped.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
 /// The string that `raw` must be.
-fn string(raw: &RawValue, name: &str, receipt: Option<&str>) -> Result<String, Rejection> {
-    serde_json::from_str(raw.get()).map_err(|error| match error.classify() {
+fn string<'a>(raw: &'a RawValue, name: &str, receipt: Option<&str>) -> Result<Cow<'a, str>, Rejection> {
+    serde_json::from_str(raw.get()).map(|Text(text)| text).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => {
             complain(ErrorCode::BadRequest, format!("{name} is not a string"), receipt)
         }
@@ -212,34 +228,41 @@ pub enum ServerMessage<'a> {
 }
 
 impl ServerMessage<'_> {
-    /// Appends the message to `out` as one WebSocket text frame. Server frames carry no mask (RFC 6455, 5.1), so every
-    /// recipient gets the same bytes and a message is framed once.
-    pub fn write_frame(&self, out: &mut Vec<u8>) {
-        let json = serde_json::to_vec(self).expect("strings, numbers and lists of them always serialise");
-        append_frame(OpCode::Data(Data::Text), &json, out);
-    }
-
-    /// The message as a frame of its own.
+    /// The message as one WebSocket text frame. Server frames carry no mask (RFC 6455, 5.1), so every recipient gets the
+    /// same bytes and a message is framed once.
     pub fn to_frame(&self) -> Vec<u8> {
-        let mut frame = Vec::new();
-        self.write_frame(&mut frame);
+        // The length stands before what it counts. Room is left for the header that most messages need, and the rest
+        // moves only where it is another.
+        let mut frame = Vec::with_capacity(FRAME_BYTES_USUAL);
+        frame.extend_from_slice(&[0; HEADER_BYTES_USUAL]);
+        serde_json::to_writer(&mut frame, self).expect("strings, numbers and lists of them always serialise");
+        let length = (frame.len() - HEADER_BYTES_USUAL) as u64;
+        let mut header = Vec::with_capacity(HEADER_BYTES_MAX);
+        write_header(OpCode::Data(Data::Text), length, &mut header);
+        match header.len() == HEADER_BYTES_USUAL {
+            true => frame[..HEADER_BYTES_USUAL].copy_from_slice(&header),
+            false => drop(frame.splice(..HEADER_BYTES_USUAL, header)),
+        }
         frame
     }
 }
 
 /// An empty ping (RFC 6455, 5.5.2).
 pub fn ping_frame() -> Vec<u8> {
-    let mut frame = Vec::new();
-    append_frame(OpCode::Control(Control::Ping), &[], &mut frame);
+    control_frame(Control::Ping, &[])
+}
+
+/// A control frame.
+fn control_frame(opcode: Control, payload: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(HEADER_BYTES_MAX + payload.len());
+    write_header(OpCode::Control(opcode), payload.len() as u64, &mut frame);
+    frame.extend_from_slice(payload);
     frame
 }
 
-fn append_frame(opcode: OpCode, payload: &[u8], out: &mut Vec<u8>) {
+fn write_header(opcode: OpCode, length: u64, out: &mut Vec<u8>) {
     let header = FrameHeader { opcode, ..FrameHeader::default() };
-    let length = payload.len() as u64;
-    out.reserve(header.len(length) + payload.len());
     header.format(length, out).expect("a Vec takes every write");
-    out.extend_from_slice(payload);
 }
 
 /// Every way a connection can end, with one name for the close frame's reason and the log.
@@ -336,9 +359,7 @@ impl CloseReason {
         };
         let mut payload = self.code().to_be_bytes().to_vec();
         payload.extend_from_slice(reason.as_bytes());
-        let mut frame = Vec::new();
-        append_frame(OpCode::Control(Control::Close), &payload, &mut frame);
-        frame
+        control_frame(Control::Close, &payload)
     }
 }
 
