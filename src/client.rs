@@ -112,8 +112,12 @@ fn read_pump(
         .max_message_size(bytes_max);
     let half = ReadHalf { stream: &connection.stream, controls };
     let mut socket = WebSocket::from_partially_read(half, leftover, Role::Server, Some(limits));
+    let mut allowance = Allowance::new(config.message_rate, config.message_burst);
     registration.reason = loop {
-        match socket.read() {
+        let message = socket.read();
+        // Whoever sends too fast is read more slowly. What waits in the socket slows it down, by TCP, and nothing is lost.
+        thread::sleep(allowance.wait_for_next(Instant::now()));
+        match message {
             Ok(Message::Text(text)) => match event(connection.id, &text, config) {
                 Ok(event) => registration.send(event),
                 Err(reason) => break reason,
@@ -132,6 +136,31 @@ fn read_pump(
         }
     };
     registration.reason
+}
+
+/// How fast a client may send (the generic cell rate algorithm of ITU-T I.371, with time for cells).
+struct Allowance {
+    /// Time that each message takes up; `None` without a limit.
+    interval: Option<Duration>,
+    /// Time that a client may be ahead by.
+    slack: Duration,
+    /// When all messages so far have been paid for.
+    paid_until: Instant,
+}
+
+impl Allowance {
+    fn new(per_second: u32, burst: u32) -> Allowance {
+        let interval = Duration::from_secs(1).checked_div(per_second);
+        let slack = interval.unwrap_or_default() * (burst - 1);
+        Allowance { interval, slack, paid_until: Instant::now() }
+    }
+
+    /// Counts a message that came at `now`, and says how long to wait before the next may come.
+    fn wait_for_next(&mut self, now: Instant) -> Duration {
+        let Some(interval) = self.interval else { return Duration::ZERO };
+        self.paid_until = self.paid_until.max(now) + interval;
+        self.paid_until.saturating_duration_since(now + interval + self.slack)
+    }
 }
 
 /// What a text message asks of the hub.

@@ -37,6 +37,15 @@ pub struct Config {
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20))]
     pub max_message_bytes: usize,
 
+    /// Messages a second that a client may send, pings included; one that sends more is read more slowly; 0 for no limit
+    #[arg(long, env = "PARLOUR_MESSAGE_RATE", value_name = "MESSAGES", default_value = "5")]
+    pub message_rate: u32,
+
+    /// Messages that a client which was quiet may send at once, beyond --message-rate
+    #[arg(long, env = "PARLOUR_MESSAGE_BURST", value_name = "MESSAGES", default_value = "20")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub message_burst: u32,
+
     /// Rooms kept, empty ones with their history included; the one empty longest gives way
     #[arg(long, env = "PARLOUR_MAX_ROOMS", value_name = "ROOMS", default_value = "1000")]
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::{ExitCode, exit};
 use std::thread;
 
-use log::info;
+use log::{info, warn};
 use parlour::config::Config;
 use parlour::logging;
 use parlour::server::{Server, StopHandle};
@@ -34,6 +34,9 @@ fn main() -> ExitCode {
         Ok(log) => log,
         Err(error) => return fail(FAILURE, &format!("can't start the log: {error}")),
     };
+    if let Err(error) = rlimit::increase_nofile_limit(rlimit::INFINITY) {
+        warn!("can't raise the limit on open files, each of which may be a client: {error}");
+    }
     let status = serve(config);
     log.finish();
     status

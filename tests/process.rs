@@ -92,6 +92,8 @@ fn help_explains_every_option_with_its_default_and_variable() {
         ("history", "100"),
         ("queue", "256"),
         ("max-message-bytes", "4096"),
+        ("message-rate", "5"),
+        ("message-burst", "20"),
         ("max-rooms", "1000"),
         ("ping-interval", "30s"),
         ("ping-timeout", "75s"),
@@ -147,7 +149,8 @@ fn sigint_and_sigterm_stop_it_with_status_0() {
 
 #[test]
 fn a_second_signal_ends_it_at_once_with_a_non_zero_status() {
-    let options = ["--listen", "127.0.0.1:0", "--shutdown-timeout", "1h", "--write-timeout", "1h", "--queue", "2"];
+    let options =
+        ["--listen", "127.0.0.1:0", "--shutdown-timeout=1h", "--write-timeout=1h", "--queue=2", "--message-rate=0"];
     let program = Program::start(&mut command(&options));
     // Somebody who reads nothing keeps the first stop waiting.
     let mut talker = RawClient::connect_to(program.address, "name=talker");
@@ -169,7 +172,7 @@ fn a_second_signal_ends_it_at_once_with_a_non_zero_status() {
 
 #[test]
 fn the_log_tells_of_comings_goings_and_refusals_and_never_what_was_said() {
-    let options = ["--listen", "127.0.0.1:0", "--queue", "8", "--write-timeout", "200ms"];
+    let options = ["--listen", "127.0.0.1:0", "--queue=8", "--write-timeout=200ms", "--message-rate=0"];
     let program = Program::start(command(&options).env("RUST_LOG", "trace"));
     let mut request = crate::support::raw::upgrade("name=%E5%BC%A0%E4%B8%89").into_bytes();
     request.extend(masked(FIN | TEXT, br#"{"type":"public","content":"a secret thing"}"#));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::raw::{FIN, PING, RawClient, masked};
+use crate::support::raw::{FIN, PING, RawClient, TEXT, masked};
 use crate::support::{Client, TestServer, assert_has};
 
 /// Lets `talker` talk until everyone hears that `name` has left.
@@ -120,6 +120,31 @@ fn a_client_that_takes_a_byte_now_and_then_does_not_hold_its_writer_beyond_the_d
     server.ended().expect("every thread joined, the trickling client's writer included");
     trickle.stream().shutdown(Shutdown::Both).unwrap();
     reading.join().unwrap();
+}
+
+#[test]
+fn a_client_that_sends_too_fast_is_read_more_slowly_and_loses_nothing() {
+    let server = TestServer::start(&["--message-rate", "50", "--message-burst", "5"]);
+    let mut watcher = Client::join(&server, "watcher");
+    let mut flood = RawClient::connect(&server, "name=flood");
+    flood.next_of("join");
+    let mut bytes = Vec::new();
+    for number in 0..30 {
+        bytes.extend(masked(
+            FIN | TEXT,
+            json!({"type": "public", "content": number.to_string()}).to_string().as_bytes(),
+        ));
+        bytes.extend(masked(FIN | PING, b""));
+    }
+    flood.send(&bytes);
+    let mut stamps = Vec::new();
+    for number in 0..30 {
+        let message = watcher.next_of("public");
+        assert_eq!(message["content"], number.to_string());
+        stamps.push(message["ts"].as_u64().unwrap());
+    }
+    // By the server's own clock: 29 messages and as many pings, 5 of them at once, the rest 20 ms apart.
+    assert!(stamps[29] - stamps[0] >= 1000, "{stamps:?}");
 }
 
 #[test]

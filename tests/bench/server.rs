@@ -76,7 +76,10 @@ impl Server {
             Peer::Running(address) => return Ok(Server { address: address.clone(), process: None }),
             Peer::Parlour => {
                 let mut command = Command::new(env!("CARGO_BIN_EXE_parlour"));
-                command.args(["--listen", "127.0.0.1:0"]).env("RUST_LOG", "info").stderr(Stdio::piped());
+                command
+                    .args(["--listen", "127.0.0.1:0", "--message-rate", "0"])
+                    .env("RUST_LOG", "info")
+                    .stderr(Stdio::piped());
                 let mut process = command.stdout(Stdio::null()).spawn()?;
                 return match announced_address(&mut process) {
                     Ok(address) => Ok(Server { address, process: Some(process) }),

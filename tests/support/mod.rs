@@ -16,11 +16,13 @@ use tungstenite::{Message, WebSocket};
 /// What is not there after this long will not come.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Options as the command line takes them; on a free port unless they name one.
+/// Options as the command line takes them; on a free port and without a limit on messages, unless they say otherwise.
 pub fn config(options: &[&str]) -> Config {
     let mut line = vec!["parlour"];
-    if !options.contains(&"--listen") {
-        line.extend(["--listen", "127.0.0.1:0"]);
+    for (option, value) in [("--listen", "127.0.0.1:0"), ("--message-rate", "0")] {
+        if !options.contains(&option) {
+            line.extend([option, value]);
+        }
     }
     Config::read(line.iter().chain(options)).expect("options that go together")
 }
