@@ -97,6 +97,9 @@ pub fn serve_ws(connection: &Arc<Connection>, upgrade: Upgrade, shared: &Shared)
 }
 
 /// Reads messages and hands them to the hub. Returns why it ended.
+///
+/// Not inlined, so that its stack and that of making the queue don't add up: a page once touched stays with the client.
+#[inline(never)]
 fn read_pump(
     connection: &Connection,
     leftover: Vec<u8>,

@@ -10,8 +10,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, never, select};
+use crossbeam_channel::{Receiver, Sender, after, never, select};
 
 use crate::client::{ClientId, refuse};
 use crate::config::Config;
@@ -23,6 +24,8 @@ use crate::room::{Member, Room};
 pub const INBOX_EVENTS: usize = 1024;
 /// Events handled before what they caused is sent on, at most.
 const TURN_EVENTS_MAX: usize = 256;
+/// How long a crowd waits to be told who came and went.
+const NOTICE_DELAY: Duration = Duration::from_millis(100);
 /// Four letters or digits make this many guest names.
 const GUEST_NAMES: u32 = 36 * 36 * 36 * 36;
 
@@ -38,6 +41,8 @@ pub enum Event {
     Whisper { id: ClientId, to: String, content: String, receipt: Option<String> },
     /// Something the client sent could not be read. It passes through the hub to keep its place among the answers.
     Complain { id: ClientId, complaint: Complaint },
+    /// The notices that have waited are due.
+    NoticesDue,
     /// Somebody asks whether the hub is alive; dropping the sender unused would say no.
     Health(Sender<()>),
     /// The server stops: everybody is sent away, and newcomers are refused.
@@ -86,6 +91,8 @@ pub struct Hub {
     empty: BTreeMap<u64, Arc<str>>,
     /// Rooms with something to send at the end of the turn.
     dirty: Vec<Arc<str>>,
+    /// Crowded rooms whose notices wait to be due.
+    waiting: Vec<Arc<str>>,
     /// Times that a room has been created or become empty: orders `empty`, and tells one life of a room from the next.
     lives: u64,
     /// Random for each run of the server, the first part of every epoch.
@@ -103,6 +110,7 @@ impl Hub {
             clients: HashMap::new(),
             empty: BTreeMap::new(),
             dirty: Vec::new(),
+            waiting: Vec::new(),
             lives: 0,
             run_id,
             stopping: false,
@@ -111,12 +119,20 @@ impl Hub {
 
     /// Handles events until every sender of the inbox is gone. `stop` comes once, by a message or by being dropped.
     pub fn run(mut self, inbox: &Receiver<Event>, mut stop: Receiver<()>) {
+        let (mut ticker, mut ticking) = (never(), false);
         loop {
+            if !ticking && !self.waiting.is_empty() {
+                (ticker, ticking) = (after(NOTICE_DELAY), true);
+            }
             let event = select! {
                 recv(inbox) -> event => match event {
                     Ok(event) => event,
                     Err(_) => return,
                 },
+                recv(ticker) -> _ => {
+                    (ticker, ticking) = (never(), false);
+                    Event::NoticesDue
+                }
                 recv(stop) -> _ => {
                     stop = never();
                     // What has been said already is delivered before the goodbye.
@@ -153,6 +169,13 @@ impl Hub {
             Event::Complain { id, complaint } => {
                 self.with_room(id, |room| room.complain(id, &complaint, now));
             }
+            Event::NoticesDue => {
+                for key in std::mem::take(&mut self.waiting) {
+                    let Some(room) = self.rooms.get_mut(&key) else { continue };
+                    room.notices_due = true;
+                    mark_dirty(&mut self.dirty, &key, room);
+                }
+            }
             // The asker may have given up waiting.
             Event::Health(answer) => drop(answer.try_send(())),
             Event::Stop => self.stop(),
@@ -164,7 +187,11 @@ impl Hub {
     pub fn flush(&mut self, now: Timestamp) {
         while let Some(name) = self.dirty.pop() {
             let Some(room) = self.rooms.get_mut(&name) else { continue };
-            for id in room.flush() {
+            let overflowed = room.flush();
+            if room.has_waiting() && !self.waiting.contains(&name) {
+                self.waiting.push(name);
+            }
+            for id in overflowed {
                 self.remove(id, CloseReason::TooSlow, now);
             }
         }

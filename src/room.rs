@@ -11,8 +11,13 @@ use crate::client::ClientId;
 use crate::message::{CloseReason, Complaint, ErrorCode, ServerMessage, Timestamp, fold_case};
 use crate::outbox::{Frames, Line, Outbox, Sweeps};
 
-/// Bytes that gather in a turn before they are sent on, roughly: the largest entry is this and one message.
+/// Bytes that gather before they are sent on: an entry holds at most as much for everyone and as much for its member
+/// alone, or one message that is larger.
 const PENDING_BYTES_MAX: usize = 16 * 1024;
+
+/// Members from which on a room is a crowd, where comings and goings are told together now and then. Told at once, a
+/// thousand people who come within seconds would cost a million writes.
+const CROWD_MEMBERS: usize = 100;
 
 /// A client in a room.
 pub struct Member {
@@ -32,18 +37,24 @@ impl Member {
         Member { name: name.into(), outbox, own: Vec::new(), seen: 0, overflowed: false }
     }
 
-    /// Queues what the turn has for this member, `pending` being what it has for everyone; an entry before that did not
-    /// fit must not be followed by anything. Says whether the member has overflowed by it.
+    /// Queues all there is for this member, `pending` being what there is for everyone. Says whether it has overflowed.
     fn queue(&mut self, pending: &Frames) -> bool {
         let seen = std::mem::take(&mut self.seen);
-        let entry = match (self.own.is_empty(), seen) {
-            (true, 0) => pending.clone(),
-            _ => {
-                let mut own = std::mem::take(&mut self.own);
-                own.extend_from_slice(&pending[seen..]);
-                own.into()
-            }
-        };
+        if self.own.is_empty() && seen == 0 {
+            return self.queue_entry(pending.clone());
+        }
+        self.own.extend_from_slice(&pending[seen..]);
+        self.queue_own()
+    }
+
+    /// Queues what there is for this member alone. Says whether it has overflowed.
+    fn queue_own(&mut self) -> bool {
+        let own = std::mem::take(&mut self.own);
+        self.queue_entry(own.into())
+    }
+
+    /// An entry that did not fit must not be followed by anything.
+    fn queue_entry(&mut self, entry: Frames) -> bool {
         if entry.is_empty() || self.overflowed {
             return false;
         }
@@ -73,8 +84,12 @@ pub struct Room {
     by_name: HashMap<String, ClientId>,
     /// The names as they are shown, sorted.
     names: BTreeMap<Arc<str>, ClientId>,
-    /// The turn's frames for everyone.
+    /// The frames for everyone that have not been sent.
     pending: Vec<u8>,
+    /// Nothing in `pending` is more than a notice, and a crowd can wait for those until they are due.
+    only_notices: bool,
+    /// The time has come to send what has waited.
+    pub notices_due: bool,
     /// Members with something of their own in this turn.
     told: Vec<ClientId>,
     /// Members that overflowed in this turn.
@@ -101,6 +116,8 @@ impl Room {
             by_name: HashMap::new(),
             names: BTreeMap::new(),
             pending: Vec::new(),
+            only_notices: true,
+            notices_due: false,
             told: Vec::new(),
             overflowed: Vec::new(),
             dirty: false,
@@ -147,9 +164,11 @@ impl Room {
         self.roster = None;
 
         let content = format!("{name} joined");
-        self.announce(
-            &ServerMessage::Join { user: &name, content: &content, room: &self.name.clone(), ts: now }.to_frame(),
-        );
+        let notice = ServerMessage::Join { user: &name, content: &content, room: &self.name, ts: now }.to_frame();
+        self.announce(&notice);
+        // Its own it gets at once, also in a crowd.
+        self.member(id).seen = self.pending.len();
+        self.tell(id, &notice);
     }
 
     /// Takes a member out, closes its outbox for `reason`, and tells the others.
@@ -174,6 +193,7 @@ impl Room {
         let user = self.member(id).name.clone();
         let frame = ServerMessage::Public { user: &user, content, room: &self.name, seq: self.seq, receipt, ts: now }
             .to_frame();
+        self.only_notices = false;
         self.announce(&frame);
         self.history_frames = None;
         self.history.push_back(frame);
@@ -208,11 +228,20 @@ impl Room {
         self.tell(id, &ServerMessage::Error { code: code.name(), content, receipt, ts: now }.to_frame());
     }
 
-    /// Sends everyone what the turn has gathered, and names the members whose queues did not take it, who must go.
+    /// Sends what the turn has gathered, and names the members whose queues did not take it, who must go.
     pub fn flush(&mut self) -> Vec<ClientId> {
         self.dirty = false;
-        self.send_pending();
+        if self.only_notices && !self.notices_due && self.members.len() >= CROWD_MEMBERS {
+            self.send_told();
+        } else {
+            self.send_pending();
+        }
         std::mem::take(&mut self.overflowed)
+    }
+
+    /// Whether notices wait until they are due.
+    pub fn has_waiting(&self) -> bool {
+        !self.pending.is_empty()
     }
 
     /// Sends everyone away for `reason`, after what the turn has gathered.
@@ -226,40 +255,46 @@ impl Room {
 
     /// Adds a frame to what everyone gets at the end of the turn.
     fn announce(&mut self, frame: &[u8]) {
-        self.pending.extend_from_slice(frame);
-        if self.pending.len() >= PENDING_BYTES_MAX {
+        if self.pending.len() + frame.len() > PENDING_BYTES_MAX {
             self.send_pending();
         }
+        self.pending.extend_from_slice(frame);
     }
 
     /// Adds a frame to what member `id` alone gets at the end of the turn.
     fn tell(&mut self, id: ClientId, frame: &[u8]) {
         let Some(member) = self.members.get_mut(&id) else { return };
+        if member.own.len() + frame.len() > PENDING_BYTES_MAX && member.queue_own() {
+            self.overflowed.push(id);
+        }
         if member.own.is_empty() {
             self.told.push(id);
         }
         member.own.extend_from_slice(&self.pending[member.seen..]);
         member.own.extend_from_slice(frame);
         member.seen = self.pending.len();
-        if member.own.len() >= PENDING_BYTES_MAX {
-            self.send_pending();
+    }
+
+    /// Queues what there is for single members, and has it written.
+    fn send_told(&mut self) {
+        for id in std::mem::take(&mut self.told) {
+            let Some(member) = self.members.get_mut(&id) else { continue };
+            if member.queue_own() {
+                self.overflowed.push(id);
+            }
+            member.outbox.wake_writer();
         }
     }
 
-    /// Queues what has gathered, one entry for each member it concerns, and has it written.
+    /// Queues all there is, one entry for each member, and has it written.
     fn send_pending(&mut self) {
-        let told = std::mem::take(&mut self.told);
-        let pending: Frames = std::mem::take(&mut self.pending).into();
-        if pending.is_empty() {
-            for id in told {
-                let Some(member) = self.members.get_mut(&id) else { continue };
-                if member.queue(&pending) {
-                    self.overflowed.push(id);
-                }
-                member.outbox.wake_writer();
-            }
-            return;
+        if self.pending.is_empty() {
+            return self.send_told();
         }
+        self.told.clear();
+        self.only_notices = true;
+        self.notices_due = false;
+        let pending: Frames = std::mem::take(&mut self.pending).into();
         for (&id, member) in &mut self.members {
             if member.queue(&pending) {
                 self.overflowed.push(id);

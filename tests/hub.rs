@@ -243,6 +243,56 @@ fn stopping_delivers_the_turn_then_closes_all_and_refuses_newcomers() {
 }
 
 #[test]
+fn a_crowd_is_told_of_comings_and_goings_together_and_in_their_place() {
+    let mut hub = hub(&[]);
+    let mut mails: Vec<Mail> = (1..=200)
+        .map(|id| {
+            let mut mail = register_with_queue(&mut hub, id, Nickname::Chosen(format!("m{id}")), "r", 256);
+            hub.flush(NOW);
+            let heard = heard(&mut mail);
+            assert_eq!(heard, [format!("welcome m{id}"), format!("join m{id}")], "its own at once");
+            mail
+        })
+        .collect();
+    hub.handle(Event::NoticesDue, NOW);
+    hub.flush(NOW);
+    // The last hundred came to a crowd: one entry tells of all of them.
+    let (entries, _) = entries(&mut mails[0]);
+    assert_eq!(entries.iter().map(Vec::len).sum::<usize>(), 199);
+    assert_eq!(entries.last().map(Vec::len), Some(101));
+    assert_eq!(heard(&mut mails[150]).len(), 200 - 151);
+
+    mails.iter_mut().for_each(|mail| drop(heard(mail)));
+
+    // What is said takes the notices before it along; what is told to one member alone overtakes none.
+    let mut late = register(&mut hub, 201, "late", "r");
+    hub.flush(NOW);
+    assert_eq!(heard(&mut late), ["welcome late", "join late"]);
+    whisper(&mut hub, 2, "m1", "psst");
+    hub.flush(NOW);
+    assert_eq!(heard(&mut mails[0]), ["join late", "psst"]);
+    assert_eq!(heard(&mut mails[2]), [""; 0]);
+    hub.handle(Event::Unregister { id: 201, reason: CloseReason::ClientClosed }, NOW);
+    publish(&mut hub, 2, "hello");
+    hub.flush(NOW);
+    assert_eq!(heard(&mut mails[0]), ["leave late", "hello"]);
+    assert_eq!(heard(&mut mails[2]), ["join late", "leave late", "hello"]);
+    assert_eq!(late.reason(), Some(CloseReason::ClientClosed));
+}
+
+#[test]
+fn frames_of_every_length_have_their_header() {
+    let mut hub = hub(&["--max-message-bytes", "100000"]);
+    let mut ann = register(&mut hub, 1, "Ann", "r");
+    for length in [1, 20, 30, 40, 125, 126, 65_400, 65_500, 70_000] {
+        publish(&mut hub, 1, &"x".repeat(length));
+    }
+    hub.flush(NOW);
+    // Decoding checks each length.
+    assert_eq!(heard(&mut ann).last().map(String::len), Some(70_000));
+}
+
+#[test]
 fn stopping_tells_a_member_that_missed_something_so() {
     let mut hub = hub(&[]);
     let _ann = register(&mut hub, 1, "Ann", "r");
@@ -321,7 +371,7 @@ fn a_long_turn_is_cut_into_entries_of_bounded_size() {
     hub.flush(NOW);
     let (taken, _) = ann.take();
     assert!(
-        taken.len() > 1 && taken.iter().all(|entry| entry.len() < 21_000),
+        taken.len() > 1 && taken.iter().all(|entry| entry.len() <= 16 * 1024),
         "{:?}",
         taken.iter().map(|e| e.len()).collect::<Vec<_>>()
     );
