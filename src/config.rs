@@ -22,6 +22,11 @@ pub struct Config {
     #[arg(help = "Address and port to listen on; [::]:8080 takes IPv6 and IPv4, port 0 any free one")]
     pub listen: String,
 
+    /// Connections at most; by default, and at most, as many as the system's limits allow
+    #[arg(long, env = "PARLOUR_MAX_CONNECTIONS", value_name = "CONNECTIONS")]
+    #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    pub max_connections: Option<usize>,
+
     /// Public messages a room remembers and shows to a newcomer
     #[arg(long, env = "PARLOUR_HISTORY", value_name = "MESSAGES", default_value = "100")]
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(0..=100_000))]

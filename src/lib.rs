@@ -25,6 +25,7 @@
 //! # The modules, in reading order
 
 pub mod config;
+pub mod limits;
 pub mod logging;
 pub mod server;
 

@@ -6,15 +6,15 @@
 //! # Writers help their neighbours
 //!
 //! A message to a thousand members is a thousand writes of a few microseconds, and waking a thousand writers would cost
-//! more than the writes. So after queueing a room's frames the hub starts a [`Sweep`]: it wakes a few writers, one for
+//! more than the writes. So after queueing a room's frames the hub starts a sweep: it wakes a few writers, one for
 //! every two processors, and each of them writes not only its own client's queue but takes further members of the room
 //! in turn until all have been visited. Everybody else sleeps on.
 //!
-//! - One writer at a time on a socket: the lock [`Line::writing`]. A helper only tries it. If it fails, or if the
+//! - One writer at a time on a socket: the lock `Line::writing`. A helper only tries it. If it fails, or if the
 //!   socket takes no more, the helper wakes the line's own writer to see to it: no entry is left lying, and a slow client
 //!   costs nobody but its own thread, the only one that ever blocks on its socket.
 //! - Entries are taken and written under that lock, so each client's order holds, whoever writes.
-//! - A writer that is about to block on its socket, or to end, first says so ([`Line::unavailable`]) and then once more
+//! - A writer that is about to block on its socket, or to end, first says so (`Line::unavailable`) and then once more
 //!   helps with what is wanted. The hub first asks for help and then looks for available writers. So in whatever order
 //!   these four steps happen, either the hub sees that it must wake another, or the writer sees the sweep.
 //!

@@ -1,6 +1,7 @@
 //! A room: its members, its history, and how a turn's messages reach everyone in one entry.
 //!
-//! During a turn the frames for everyone gather in `pending`. What is for one member alone (a newcomer's welcome, a private
+//! During a turn the frames for everyone gather in `pending`; in a crowd, notices of comings and goings stay there until
+//! something is said or they are due. What is for one member alone (a newcomer's welcome, a private
 //! message, an error) gathers in that member's `own`, behind a copy of what `pending` held by then, so that nothing
 //! overtakes anything; `seen` remembers how much that was. At the end of the turn each member gets one entry.
 
@@ -182,9 +183,8 @@ impl Room {
         member.outbox.close(reason);
         let name = member.name;
         let content = format!("{name} left");
-        self.announce(
-            &ServerMessage::Leave { user: &name, content: &content, room: &self.name.clone(), ts: now }.to_frame(),
-        );
+        let notice = ServerMessage::Leave { user: &name, content: &content, room: &self.name, ts: now }.to_frame();
+        self.announce(&notice);
     }
 
     /// A message from member `id` to everyone, kept as one of the last `history_max`.
@@ -193,8 +193,8 @@ impl Room {
         let user = self.member(id).name.clone();
         let frame = ServerMessage::Public { user: &user, content, room: &self.name, seq: self.seq, receipt, ts: now }
             .to_frame();
-        self.only_notices = false;
         self.announce(&frame);
+        self.only_notices = false;
         self.history_frames = None;
         self.history.push_back(frame);
         if self.history.len() > history_max {
@@ -231,7 +231,8 @@ impl Room {
     /// Sends what the turn has gathered, and names the members whose queues did not take it, who must go.
     pub fn flush(&mut self) -> Vec<ClientId> {
         self.dirty = false;
-        if self.only_notices && !self.notices_due && self.members.len() >= CROWD_MEMBERS {
+        let due = std::mem::take(&mut self.notices_due);
+        if self.only_notices && !due && self.members.len() >= CROWD_MEMBERS {
             self.send_told();
         } else {
             self.send_pending();
@@ -293,7 +294,6 @@ impl Room {
         }
         self.told.clear();
         self.only_notices = true;
-        self.notices_due = false;
         let pending: Frames = std::mem::take(&mut self.pending).into();
         for (&id, member) in &mut self.members {
             if member.queue(&pending) {

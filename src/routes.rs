@@ -1,7 +1,7 @@
 //! Which path is answered by what.
 
 use std::io::Write;
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -115,6 +115,7 @@ pub fn turn_away(mut stream: &TcpStream, why: &'static str) {
     let response = http::to_bytes(unavailable(why), false);
     // The client learns less if this fails, and the server loses nothing.
     let _ = stream.set_nonblocking(true).and_then(|()| stream.write_all(&response));
+    let _ = stream.shutdown(Shutdown::Write);
 }
 
 fn not_allowed(methods: &'static str) -> Response {

@@ -1,20 +1,21 @@
 //! The accept loop, and the life of every thread: who starts it, who joins it, and how all of them stop.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, bounded, never, select, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, at, bounded, never, select, unbounded};
 use log::{debug, error, info, warn};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::client::{ClientId, Connection};
 use crate::config::Config;
 use crate::hub::{Event, Hub, INBOX_EVENTS};
+use crate::limits;
 use crate::outbox::Sweeps;
 use crate::routes;
 
@@ -24,6 +25,11 @@ const BACKLOG: i32 = 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Stack of a reader, which also parses the request head.
 const READER_STACK_BYTES: usize = 256 * 1024;
+/// How long a refused connection stays open. Closed at once, with its request unread, it would be reset, and the client
+/// might not see the response.
+const TURNED_AWAY_LINGER: Duration = Duration::from_millis(500);
+/// How many of them, since each holds a descriptor.
+const TURNED_AWAY_MAX: usize = 16;
 /// Of `--shutdown-timeout`, the part after which sockets that are still open are cut, so that their threads end in time.
 const CUT_AFTER: f64 = 0.8;
 
@@ -44,6 +50,9 @@ pub struct Shared {
     /// Where writers help each other.
     pub sweeps: Sweeps,
     stopping: Arc<AtomicBool>,
+    /// Connections that have a thread.
+    connections: AtomicUsize,
+    connections_max: usize,
 }
 
 impl Shared {
@@ -137,7 +146,16 @@ impl Server {
             reap(&told);
         })?;
 
-        let shared = Arc::new(Shared { config: self.config.clone(), inbox, sweeps, stopping: self.stopping.clone() });
+        let ceiling = limits::ceiling(self.config.max_connections);
+        info!("room for {} connections, by {}", ceiling.connections, ceiling.limit);
+        let shared = Arc::new(Shared {
+            config: self.config.clone(),
+            inbox,
+            sweeps,
+            stopping: self.stopping.clone(),
+            connections: AtomicUsize::new(0),
+            connections_max: ceiling.connections,
+        });
         self.accept_loop(&shared, &tell);
 
         let deadline = Instant::now() + self.config.shutdown_timeout;
@@ -181,8 +199,14 @@ impl Server {
     }
 }
 
-/// Gives a connection its reader thread.
+/// Gives a connection its reader thread, or turns it away.
 fn admit(id: ClientId, stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>, tell: &Sender<Tell>) {
+    let Some(permit) = Permit::take(shared) else {
+        info!("connection {id} from {peer} refused: {}", routes::FULL);
+        routes::turn_away(&stream, routes::FULL);
+        let _ = tell.send(Tell::TurnedAway(stream));
+        return;
+    };
     // A chat message is small and wants to go at once.
     if let Err(error) = stream.set_nodelay(true) {
         debug!("connection {id} from {peer} gone: {error}");
@@ -190,10 +214,10 @@ fn admit(id: ClientId, stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>
     }
     let connection = Arc::new(Connection { id, peer, stream, upgraded: AtomicBool::new(false) });
     let thread = {
-        let (connection, shared, tell) = (connection.clone(), shared.clone(), tell.clone());
+        let (connection, tell) = (connection.clone(), tell.clone());
         let body = move || {
             let _ended = EndedOnDrop(id, tell);
-            routes::serve(&connection, &shared);
+            routes::serve(&connection, &permit.0);
         };
         thread::Builder::new().name(format!("reader {id}")).stack_size(READER_STACK_BYTES).spawn(body)
     };
@@ -204,6 +228,9 @@ fn admit(id: ClientId, stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>
         Err(error) => {
             warn!("no thread to read from {peer}: {error}");
             routes::turn_away(&connection.stream, routes::FULL);
+            if let Some(connection) = Arc::into_inner(connection) {
+                let _ = tell.send(Tell::TurnedAway(connection.stream));
+            }
         }
     }
 }
@@ -227,6 +254,8 @@ enum Tell {
     Started(Arc<Connection>, JoinHandle<()>),
     /// A connection's thread is about to end.
     Ended(ClientId),
+    /// A connection has been refused, and is to be closed when its client has had time to read why.
+    TurnedAway(TcpStream),
     /// No more will start: requests that have not come yet never will, and at `cut_at` every socket is shut down.
     Stop { cut_at: Instant },
 }
@@ -238,8 +267,11 @@ fn reap(told: &Receiver<Tell>) {
     // Threads so short that their end is told before their start.
     let mut early: HashSet<ClientId> = HashSet::new();
     let mut cut = never();
+    let mut turned_away: VecDeque<(Instant, TcpStream)> = VecDeque::new();
     loop {
+        let close_next = turned_away.front().map_or_else(never, |(since, _)| at(*since + TURNED_AWAY_LINGER));
         select! {
+            recv(close_next) -> _ => drop(turned_away.pop_front()),
             recv(told) -> tell => match tell {
                 Ok(Tell::Started(connection, thread)) => match early.remove(&connection.id) {
                     true => join(connection.id, thread),
@@ -249,6 +281,12 @@ fn reap(told: &Receiver<Tell>) {
                     Some((_, thread)) => join(id, thread),
                     None => drop(early.insert(id)),
                 },
+                Ok(Tell::TurnedAway(stream)) => {
+                    turned_away.push_back((Instant::now(), stream));
+                    if turned_away.len() > TURNED_AWAY_MAX {
+                        turned_away.pop_front();
+                    }
+                }
                 Ok(Tell::Stop { cut_at }) => {
                     cut = after(cut_at.saturating_duration_since(Instant::now()));
                     for (connection, _) in live.values() {
@@ -309,6 +347,26 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
         address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
     }
     address
+}
+
+/// A place among the connections that the system can carry.
+struct Permit(Arc<Shared>);
+
+impl Permit {
+    /// Only the accept loop takes them, so what it sees can only become less.
+    fn take(shared: &Arc<Shared>) -> Option<Permit> {
+        if shared.connections.load(Ordering::SeqCst) >= shared.connections_max {
+            return None;
+        }
+        shared.connections.fetch_add(1, Ordering::SeqCst);
+        Some(Permit(shared.clone()))
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 struct EndedOnDrop(ClientId, Sender<Tell>);

@@ -277,6 +277,12 @@ fn a_crowd_is_told_of_comings_and_goings_together_and_in_their_place() {
     hub.flush(NOW);
     assert_eq!(heard(&mut mails[0]), ["leave late", "hello"]);
     assert_eq!(heard(&mut mails[2]), ["join late", "leave late", "hello"]);
+    // Also where what waits is so much that the message begins an entry of its own.
+    let many: Vec<Mail> = (300..500).map(|id| register(&mut hub, id, &format!("m{id}"), "r")).collect();
+    publish(&mut hub, 2, "at once");
+    hub.flush(NOW);
+    assert_eq!(heard(&mut mails[2]).last().map(String::as_str), Some("at once"));
+    drop(many);
     assert_eq!(late.reason(), Some(CloseReason::ClientClosed));
 }
 

@@ -19,14 +19,14 @@ fn run(options: &[&str]) -> Output {
 }
 
 /// A running server.
-struct Program {
+pub struct Program {
     child: Child,
-    address: SocketAddr,
+    pub address: SocketAddr,
     log: JoinHandle<String>,
 }
 
 impl Program {
-    fn start(command: &mut Command) -> Program {
+    pub fn start(command: &mut Command) -> Program {
         let mut child = command.spawn().expect("the program starts");
         let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
         let mut log = String::new();
@@ -43,12 +43,12 @@ impl Program {
         Program { child, address, log }
     }
 
-    fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
         assert!(status.expect("kill").success());
     }
 
-    fn ended(mut self) -> (ExitStatus, String) {
+    pub fn ended(mut self) -> (ExitStatus, String) {
         let status = eventually("its end", || self.child.try_wait().expect("a child"));
         (status, self.log.join().expect("a log"))
     }

@@ -1,0 +1,120 @@
+//! Writers that help each other: nobody misses anything, whoever's socket is full and whoever leaves meanwhile.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use serde_json::{Value, json};
+
+use crate::support::raw::{FIN, RawClient, TEXT, masked};
+use crate::support::{Client, TestServer};
+
+fn public(content: &str) -> Vec<u8> {
+    masked(FIN | TEXT, json!({"type": "public", "content": content}).to_string().as_bytes())
+}
+
+/// Reads until `last` has been said; fails on a gap in `seq` or a message that comes twice. Returns the private ones.
+fn listen(client: &mut RawClient, last: &str) -> Vec<Value> {
+    let mut seq = None;
+    let mut private = Vec::new();
+    loop {
+        let (first, payload) = client.frame().expect("the connection is open");
+        assert_eq!(first, FIN | TEXT, "{:?}", String::from_utf8_lossy(&payload));
+        let message: Value = serde_json::from_slice(&payload).expect("JSON");
+        match message["type"].as_str().expect("a type") {
+            "public" => {
+                let number = message["seq"].as_u64().expect("a number");
+                assert!(seq.is_none_or(|before| number == before + 1), "{number} after {seq:?}");
+                seq = Some(number);
+                if message["content"] == last {
+                    return private;
+                }
+            }
+            "private" => private.push(message),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn everyone_hears_everything_in_order_in_two_rooms_at_once() {
+    const MEMBERS: usize = 60;
+    const MESSAGES: usize = 400;
+    let server = TestServer::start(&["--queue", "4096"]);
+    thread::scope(|scope| {
+        for room in ["one", "two"] {
+            let join = |number| RawClient::connect(&server, &format!("room={room}&name=m{number}"));
+            let mut members: Vec<RawClient> = (0..MEMBERS).map(join).collect();
+            let mut talker = members[0].stream.try_clone().unwrap();
+            scope.spawn(move || {
+                for number in 0..MESSAGES {
+                    talker.write_all(&public(&number.to_string())).unwrap();
+                    // Private ones in between, to everybody in turn.
+                    let to = format!("m{}", number % MEMBERS);
+                    let text = json!({"type": "private", "to": to, "content": format!("after {number}")}).to_string();
+                    talker.write_all(&masked(FIN | TEXT, text.as_bytes())).unwrap();
+                }
+                talker.write_all(&public("end")).unwrap();
+            });
+            for (number, mut member) in members.drain(..).enumerate() {
+                scope.spawn(move || {
+                    let private = listen(&mut member, "end");
+                    let expected = if number == 0 { MESSAGES } else { MESSAGES.div_ceil(MEMBERS) };
+                    assert!(private.len() >= expected - 1 && private.iter().all(|message| message["room"] == room));
+                });
+            }
+        }
+    });
+}
+
+#[test]
+fn full_sockets_and_leavers_in_the_middle_of_sweeps_cost_the_others_nothing() {
+    const HEALTHY: usize = 20;
+    let server = TestServer::start(&["--queue", "64", "--write-timeout", "1s"]);
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let mut healthy: Vec<RawClient> =
+            (0..HEALTHY).map(|number| RawClient::connect(&server, &format!("name=h{number}"))).collect();
+        // These never read. Their sockets fill up, then their queues.
+        let _stalled: Vec<RawClient> =
+            (0..10).map(|number| RawClient::connect(&server, &format!("name=s{number}"))).collect();
+        // These come and go all the while, some without a word.
+        for churner in 0..4 {
+            let (server, done) = (&server, &done);
+            scope.spawn(move || {
+                for round in 0.. {
+                    if done.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let client = Client::join(server, &format!("c{churner}-{round}"));
+                    if round % 2 == 0 {
+                        client.close();
+                    }
+                }
+            });
+        }
+        let mut talker = Client::join(&server, "talker");
+        for member in healthy.drain(..) {
+            let mut member = member;
+            scope.spawn(move || listen(&mut member, "end"));
+        }
+        let content = "x".repeat(4000);
+        let mut left: HashMap<String, usize> = HashMap::new();
+        while left.iter().filter(|(name, _)| name.starts_with('s')).count() < 10 {
+            talker.say(&content);
+            loop {
+                let message = talker.next();
+                if message["type"] == "leave" {
+                    *left.entry(message["user"].as_str().expect("a name").to_owned()).or_default() += 1;
+                }
+                if message["type"] == "public" {
+                    break;
+                }
+            }
+        }
+        assert!(left.values().all(|&times| times == 1) && !left.keys().any(|name| name.starts_with('h')), "{left:?}");
+        done.store(true, Ordering::Relaxed);
+        talker.say("end");
+    });
+}
