@@ -23,6 +23,8 @@ use crate::routes;
 const BACKLOG: i32 = 1024;
 /// How long a failed `accept` is waited out; running out of descriptors passes when somebody leaves.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often the same failure of `accept` is logged.
+const ACCEPT_WARN_INTERVAL: Duration = Duration::from_secs(1);
 /// Stack of a reader, which also parses the request head.
 const READER_STACK_BYTES: usize = 256 * 1024;
 /// How long a refused connection stays open. Closed at once, with its request unread, it would be reset, and the client
@@ -180,6 +182,7 @@ impl Server {
 
     /// Takes connections until the server is told to stop. Never ends by itself.
     fn accept_loop(&self, shared: &Arc<Shared>, tell: &Sender<Tell>) {
+        let mut warned = HashMap::new();
         for id in 1.. {
             let accepted = self.listener.accept();
             if self.stopping.load(Ordering::SeqCst) {
@@ -191,8 +194,17 @@ impl Server {
             match accepted {
                 Ok((stream, peer)) => admit(id, stream, peer, shared, tell),
                 Err(error) => {
-                    warn!("can't accept a connection: {error}");
-                    thread::sleep(ACCEPT_PAUSE);
+                    // Each kind of failure is told once in a while, however often it happens.
+                    let now = Instant::now();
+                    let due = warned.get(&error.raw_os_error()).is_none_or(|&at| now >= at + ACCEPT_WARN_INTERVAL);
+                    if due {
+                        warn!("can't accept a connection: {error}");
+                        warned.insert(error.raw_os_error(), now);
+                    }
+                    // A client that hung up while it waited is no reason to let others wait.
+                    if error.kind() != io::ErrorKind::ConnectionAborted {
+                        thread::sleep(ACCEPT_PAUSE);
+                    }
                 }
             }
         }
