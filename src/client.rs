@@ -120,6 +120,10 @@ fn read_pump(
         let message = socket.read();
         // Whoever sends too fast is read more slowly. What waits in the socket slows it down, by TCP, and nothing is lost.
         thread::sleep(allowance.wait_for_next(Instant::now()));
+        // A socket that has been shut down still gives what it received before, which nobody waits for any more.
+        if controls.over() {
+            break CloseReason::ConnectionLost;
+        }
         match message {
             Ok(Message::Text(text)) => match event(connection.id, &text, config) {
                 Ok(event) => registration.send(event),
@@ -229,9 +233,9 @@ fn write_until_closed(mail: &mut Mail, stream: &TcpStream, config: &Config) -> i
     match mail.reason() {
         // There is nobody left to tell, and this code must not be sent (RFC 6455, 7.4.1).
         Some(CloseReason::ConnectionLost) => Ok(()),
-        Some(reason) => mail.write(stream, reason.to_frame().into(), config.write_timeout),
+        Some(reason) => mail.write_last(stream, reason.to_frame().into(), config.write_timeout),
         // Without a reason the hub itself has failed.
-        None => mail.write(stream, CloseReason::InternalError.to_frame().into(), config.write_timeout),
+        None => mail.write_last(stream, CloseReason::InternalError.to_frame().into(), config.write_timeout),
     }
 }
 

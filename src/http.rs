@@ -171,12 +171,26 @@ pub fn to_bytes(mut response: Response, head_only: bool) -> Bytes {
     bytes.into()
 }
 
-/// Sends the response and closes: the write half, then, once the client has seen the end or the linger is over, all.
+/// Sends the response within `timeout` and closes: the write half, then, once the client has seen the end or the linger
+/// is over, all.
 ///
 /// # Errors
-/// What the socket says; the client is gone then.
-pub fn respond(mut stream: &TcpStream, response: &[u8]) -> io::Result<()> {
-    stream.write_all(response)?;
+/// What the socket says; the client is gone then, or too slow.
+pub fn respond(mut stream: &TcpStream, mut response: &[u8], timeout: Duration) -> io::Result<()> {
+    let deadline = Instant::now() + timeout;
+    while !response.is_empty() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        // For each call, so that a client that takes a byte now and then gains nothing by it.
+        stream.set_write_timeout(Some(left))?;
+        match stream.write(response) {
+            Ok(written) => response = &response[written..],
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
     stream.shutdown(Shutdown::Write)?;
     let deadline = Instant::now() + LINGER;
     let mut chunk = vec![0; READ_BYTES];

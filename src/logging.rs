@@ -2,6 +2,7 @@
 //! that has something to say, and with them the server.
 
 use std::io::{self, Write};
+use std::panic;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -9,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use env_logger::{Logger, Target};
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{LevelFilter, Log, Metadata, Record, error};
 
 /// Lines that wait to be written. Beyond them lines are dropped, and counted.
 const LINES_MAX: usize = 1024;
 /// How long the end of the process waits for the last lines.
-const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
+const FINISH_TIMEOUT: Duration = Duration::from_millis(250);
 /// How often that is looked at.
 const FINISH_POLL: Duration = Duration::from_millis(5);
 
@@ -43,6 +44,8 @@ pub fn start() -> io::Result<Running> {
     log::set_max_level(logger.filter());
     // A second call finds a logger set, and leaves it in its place.
     let _ = log::set_boxed_logger(Box::new(OwnLog(logger)));
+    // A panic is told in the log too: told to a standard error that nobody reads, it would hold its thread for ever.
+    panic::set_hook(Box::new(|panic| error!("{panic}")));
     Ok(Running { lines, thread })
 }
 

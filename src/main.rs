@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::{ExitCode, exit};
 use std::thread;
 
-use log::{info, warn};
+use log::{error, info, warn};
 use parlour::config::Config;
 use parlour::logging;
 use parlour::server::{Server, StopHandle};
@@ -59,7 +59,11 @@ fn serve(config: Config) -> ExitCode {
             info!("stopped");
             ExitCode::SUCCESS
         }
-        Err(error) => fail(FAILURE, &error.to_string()),
+        // By the log, since a standard error that nobody reads must not hold the process.
+        Err(error) => {
+            error!("{error}");
+            ExitCode::from(FAILURE)
+        }
     }
 }
 

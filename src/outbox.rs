@@ -147,6 +147,11 @@ impl Controls {
         }
     }
 
+    /// Whether the connection is being closed, or nobody writes to it any more: what still comes in need not be read.
+    pub fn over(&self) -> bool {
+        self.line.ended.load(Ordering::SeqCst) || self.line.reason.get().is_some()
+    }
+
     /// Why the connection ended, as far as anybody knows.
     pub fn reason(&self) -> Option<CloseReason> {
         self.line.reason.get().copied()
@@ -233,6 +238,8 @@ struct Writing {
     entries: VecDeque<Frames>,
     /// Bytes of the first entry that have been written.
     offset: usize,
+    /// The close frame has been taken, and nothing may follow it (RFC 6455, 5.5.1).
+    closing: bool,
 }
 
 impl Writing {
@@ -263,7 +270,11 @@ impl Writing {
         {
             line.controls_queued.store(false, Ordering::SeqCst);
             // If the reader adds more meanwhile, it also wakes the writer for them.
-            self.entries.extend(controls.try_iter().take(CONTROLS_MAX));
+            let frames = controls.try_iter().take(CONTROLS_MAX);
+            match self.closing {
+                true => frames.for_each(drop),
+                false => self.entries.extend(frames),
+            }
         }
         while self.entries.len() < WRITE_ENTRIES_MAX {
             match line.queue.try_recv() {
@@ -363,6 +374,15 @@ impl Mail {
         self.write_queued(stream, timeout).map(drop)
     }
 
+    /// Writes the close frame, behind all that has been taken from the queue. Nothing is written after it.
+    ///
+    /// # Errors
+    /// As [`write_queued`](Mail::write_queued).
+    pub fn write_last(&mut self, stream: &TcpStream, frame: Frames, timeout: Duration) -> io::Result<()> {
+        self.line.lock().closing = true;
+        self.write(stream, frame, timeout)
+    }
+
     /// Blocks until the socket has taken what it was too full for. Only a client's own writer does that.
     fn wait_for_socket(&mut self, stream: &TcpStream, timeout: Duration) -> io::Result<()> {
         self.become_unavailable();
@@ -424,6 +444,8 @@ impl Mail {
 
 impl Drop for Mail {
     fn drop(&mut self) {
+        // Said before also by a writer that ends in good order, but not by one that panics.
+        self.become_unavailable();
         self.line.ended.store(true, Ordering::SeqCst);
         // A reader that waits for room gets it, and sees at its next frame that nobody writes any more.
         if let Some(controls) = self.line.controls.get() {

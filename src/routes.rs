@@ -38,17 +38,17 @@ pub fn serve(connection: &Arc<Connection>, shared: &Shared) {
     let Some((request, leftover)) = answer(connection, shared) else { return };
     let upgrade = match upgrade(request, leftover) {
         Ok(upgrade) => upgrade,
-        Err(response) => return refuse(connection, *response, false),
+        Err(response) => return refuse(connection, *response, false, shared),
     };
     // Stored before `stopping` is asked again, while a stop is told before this is looked at: either way the hub closes
     // the client, or it is turned away here.
     connection.upgraded.store(true, Ordering::SeqCst);
     if shared.stopping() {
-        return refuse(connection, unavailable(STOPPING), false);
+        return refuse(connection, unavailable(STOPPING), false, shared);
     }
     if let Err(error) = client::serve_ws(connection, upgrade, shared) {
         warn!("no thread to write to client {}: {error}", connection.id);
-        refuse(connection, unavailable(FULL), false);
+        refuse(connection, unavailable(FULL), false, shared);
     }
 }
 
@@ -60,16 +60,11 @@ pub fn serve(connection: &Arc<Connection>, shared: &Shared) {
 fn answer(connection: &Connection, shared: &Shared) -> Option<(Box<Request>, Vec<u8>)> {
     let Shared { config, inbox, .. } = shared;
     let Connection { id, peer, stream, .. } = connection;
-    // A page or a refusal that the client does not take is given up as a chat message would be.
-    if let Err(error) = stream.set_write_timeout(Some(config.write_timeout)) {
-        debug!("connection {id} from {peer} gone: {error}");
-        return None;
-    }
     let (request, leftover) = match http::read_head(stream, config.handshake_timeout) {
         Ok(head) => head,
         Err(error) => {
             match if shared.stopping() { Some(unavailable(STOPPING)) } else { error.response() } {
-                Some(response) => refuse(connection, response, false),
+                Some(response) => refuse(connection, response, false, shared),
                 None => debug!("connection {id} from {peer} closed without a request"),
             }
             return None;
@@ -88,19 +83,19 @@ fn answer(connection: &Connection, shared: &Shared) -> Option<(Box<Request>, Vec
             None => http::text(StatusCode::NOT_FOUND, "nothing here; the chat is at /"),
         },
     };
-    refuse(connection, response, head_only);
+    refuse(connection, response, head_only, shared);
     None
 }
 
 /// Sends a response that ends the connection, and logs it unless it is a success.
-fn refuse(connection: &Connection, response: Response, head_only: bool) {
+fn refuse(connection: &Connection, response: Response, head_only: bool, shared: &Shared) {
     let Connection { id, peer, stream, .. } = connection;
     let status = response.status();
     match status.is_success() || status == StatusCode::NOT_MODIFIED {
         true => debug!("connection {id} from {peer}: {status}"),
         false => info!("connection {id} from {peer} refused: {status}"),
     }
-    if let Err(error) = http::respond(stream, &http::to_bytes(response, head_only)) {
+    if let Err(error) = http::respond(stream, &http::to_bytes(response, head_only), shared.config.write_timeout) {
         debug!("connection {id} from {peer} gone before its response: {error}");
     }
 }

@@ -160,3 +160,34 @@ fn a_client_that_pings_and_never_reads_leaves_no_thread_behind() {
     server.stop();
     server.ended().expect("every thread joined");
 }
+
+/// So many messages at once that reading them, at the rate allowed, takes a minute.
+fn flood(client: &mut RawClient) {
+    client.next_of("join");
+    let message = masked(FIN | TEXT, br#"{"type":"public","content":"x"}"#);
+    client.send(&message.repeat(300));
+}
+
+#[test]
+fn a_client_with_much_unread_does_not_hold_a_stop() {
+    let mut server = TestServer::start(&["--message-rate", "5"]);
+    let mut client = RawClient::connect(&server, "name=flood");
+    flood(&mut client);
+    client.next_of("public");
+    server.stop();
+    server.ended().expect("a clean end within the timeout");
+    assert_eq!(client.closed(), (1001, "server_shutdown".to_owned()));
+}
+
+#[test]
+fn a_client_that_is_reset_with_much_unread_is_gone_at_once() {
+    let server = TestServer::start(&["--message-rate", "5", "--ping-interval", "100ms"]);
+    let mut watcher = Client::join(&server, "watcher");
+    let mut client = RawClient::connect(&server, "name=flood");
+    flood(&mut client);
+    watcher.next_of("public");
+    // Closed with unread data, a socket sends a reset, which the next write to it meets.
+    drop(client);
+    assert_has(&watcher.next_of("leave"), json!({"user": "flood"}));
+    Client::join(&server, "flood");
+}
