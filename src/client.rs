@@ -1,5 +1,5 @@
 //! One chat client: two threads, as in Go. `read_pump` is the only one that reads from the socket, `write_pump` the
-//! only one that writes to it.
+//! only one that waits for it to take what is written.
 //!
 //! The two end together, whoever notices first. The reader leaves through `Registration`, whose `Drop` tells the hub;
 //! the hub drops the outbox; the writer writes what is left and the close frame. A writer that fails shuts the socket

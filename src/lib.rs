@@ -16,7 +16,8 @@
 //!
 //! - Only the hub knows who is in which room. No lock guards chat state, because nothing of it is shared.
 //! - The hub never waits for a client: a full queue ends that client's connection with a reason.
-//! - A client is removed in one place, `Hub::remove`, and one thread writes to its socket, its writer.
+//! - A client is removed in one place, `Hub::remove`, and one thread at a time writes to its
+//!   socket: its writer, or another that helps, under the line's lock in `outbox`.
 //! - All events come through one inbox, so what a client does keeps its order.
 //! - Channels form no cycle: readers → hub → writers. So nothing waits in a circle, and shutdown flows with the data.
 //! - Client numbers are never used again, so a late event can't hit the wrong client.

@@ -487,7 +487,7 @@ pub struct Sweeps {
 
 impl Sweeps {
     /// With a helper for every second processor: the hub, the readers and the rest of the machine have work too. On two
-    /// processors a second helper cost a third of the throughput.
+    /// processors a second helper cost a quarter of the throughput.
     pub fn new() -> Sweeps {
         let (wanted, offered) = bounded(SWEEPS_MAX);
         Sweeps { wanted, offered, helpers: thread::available_parallelism().map_or(1, |n| n.get().div_ceil(2)) }
