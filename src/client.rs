@@ -20,7 +20,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{Message, Role, WebSocket, WebSocketConfig};
 
 use crate::config::Config;
-use crate::hub::{Event, Newcomer, Nickname};
+use crate::hub::{Event, Joining, Newcomer};
 use crate::message::{self, CloseReason, Rejection, Request};
 use crate::outbox::{self, Controls, Mail, Outbox, Status};
 use crate::server::Shared;
@@ -55,7 +55,7 @@ pub struct Upgrade {
     /// Bytes that came after the request head.
     pub leftover: Vec<u8>,
     /// Who wants to join which room, or what is wrong with the names.
-    pub joining: Result<(Nickname, String), CloseReason>,
+    pub joining: Result<Joining, CloseReason>,
 }
 
 /// Serves a chat client until it has gone, on this thread and one more.
@@ -77,9 +77,10 @@ pub fn serve_ws(connection: &Arc<Connection>, upgrade: Upgrade, shared: &Shared)
     let controls = controls;
 
     let reason = match upgrade.joining {
-        Ok((name, room)) => {
+        Ok(joining) => {
+            let Joining { name, room, .. } = &joining;
             info!("client {} from {} asks to join {room} as {name}", connection.id, connection.peer);
-            let registration = Registration::new(connection.id, name, room, outbox, inbox);
+            let registration = Registration::new(connection.id, joining, outbox, inbox);
             read_pump(connection, upgrade.leftover, &controls, registration, config)
         }
         Err(reason) => {
@@ -138,6 +139,7 @@ fn read_pump(
             {
                 break CloseReason::ProtocolError;
             }
+            Ok(Message::Close(Some(frame))) if frame.code != CloseCode::Normal => break CloseReason::ClientGone,
             Ok(Message::Close(_)) => break CloseReason::ClientClosed,
             Err(error) => break close_reason(&error),
         }
@@ -277,9 +279,9 @@ struct Registration {
 }
 
 impl Registration {
-    fn new(id: ClientId, name: Nickname, room: String, outbox: Outbox, inbox: &Sender<Event>) -> Registration {
+    fn new(id: ClientId, joining: Joining, outbox: Outbox, inbox: &Sender<Event>) -> Registration {
         let registration = Registration { id, inbox: inbox.clone(), reason: CloseReason::InternalError };
-        registration.send(Event::Register(Newcomer { id, name, room, outbox }));
+        registration.send(Event::Register(Newcomer { id, outbox, joining }));
         registration
     }
 

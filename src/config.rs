@@ -66,6 +66,11 @@ pub struct Config {
     #[arg(value_parser = duration)]
     pub ping_timeout: Duration,
 
+    /// Time that a member whose connection broke has to come back before the room sees it leave; 0 for none
+    #[arg(long, env = "PARLOUR_LEAVE_GRACE", value_name = "DURATION", default_value = "5s")]
+    #[arg(value_parser = duration_or_zero)]
+    pub leave_grace: Duration,
+
     /// Time a client has to send its whole request head
     #[arg(long, env = "PARLOUR_HANDSHAKE_TIMEOUT", value_name = "DURATION", default_value = "10s")]
     #[arg(value_parser = duration)]
@@ -105,13 +110,20 @@ impl Config {
     }
 }
 
-/// A duration that is neither zero nor so long that a deadline would overflow.
+/// A duration that is not zero.
 fn duration(text: &str) -> Result<Duration, String> {
+    match duration_or_zero(text)? {
+        Duration::ZERO => Err("it must be longer than zero".into()),
+        duration => Ok(duration),
+    }
+}
+
+/// A duration that is not so long that a deadline would overflow.
+fn duration_or_zero(text: &str) -> Result<Duration, String> {
     let duration =
         humantime::parse_duration(text).map_err(|error| format!("{error}; write it like 500ms, 30s or 2m"))?;
-    match duration {
-        Duration::ZERO => Err("it must be longer than zero".into()),
-        _ if duration > DURATION_MAX => Err("it must be at most 365 days".into()),
-        _ => Ok(duration),
+    match duration > DURATION_MAX {
+        true => Err("it must be at most 365 days".into()),
+        false => Ok(duration),
     }
 }

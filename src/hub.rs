@@ -10,15 +10,16 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, after, never, select};
+use crossbeam_channel::{Receiver, Sender, after, at, never, select};
 
 use crate::client::{ClientId, refuse};
 use crate::config::Config;
 use crate::message::{self, CloseReason, Complaint, Timestamp};
 use crate::outbox::{Outbox, Sweeps};
-use crate::room::{Member, Room};
+use crate::room::{Resume, Room, Seat};
+use crate::session::Session;
 
 /// Events the inbox holds before readers wait, and with them, by TCP, their clients.
 pub const INBOX_EVENTS: usize = 1024;
@@ -26,6 +27,8 @@ pub const INBOX_EVENTS: usize = 1024;
 const TURN_EVENTS_MAX: usize = 256;
 /// How long a crowd waits to be told who came and went.
 const NOTICE_DELAY: Duration = Duration::from_millis(100);
+/// Members whose connection broke and who have not been missed yet, at most: each is memory without a connection.
+const ABSENCES_MAX: usize = 8192;
 /// Four letters or digits make this many guest names.
 const GUEST_NAMES: u32 = 36 * 36 * 36 * 36;
 
@@ -43,6 +46,8 @@ pub enum Event {
     Complain { id: ClientId, complaint: Complaint },
     /// The notices that have waited are due.
     NoticesDue,
+    /// Somebody has been absent for `--leave-grace`.
+    AbsencesDue,
     /// Somebody asks whether the hub is alive; dropping the sender unused would say no.
     Health(Sender<()>),
     /// The server stops: everybody is sent away, and newcomers are refused.
@@ -53,12 +58,50 @@ pub enum Event {
 pub struct Newcomer {
     /// Its number, never used before.
     pub id: ClientId,
+    /// The way to it.
+    pub outbox: Outbox,
+    /// What it wants.
+    pub joining: Joining,
+}
+
+/// Who wants to join which room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joining {
     /// The name it wants.
     pub name: Nickname,
     /// The room, whose name keeps the rules.
     pub room: String,
-    /// The way to it.
-    pub outbox: Outbox,
+    /// A new secret, for its session if it does not continue one.
+    pub session: Session,
+    /// The session it says it continues.
+    pub claim: Option<Session>,
+    /// What it says it has seen of the room's public messages.
+    pub resume: Option<Resume>,
+}
+
+/// When something happens.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// By the calendar, for the messages.
+    pub ts: Timestamp,
+    /// By a clock that nobody sets, for deadlines.
+    pub at: Instant,
+}
+
+impl Moment {
+    /// This moment.
+    pub fn now() -> Moment {
+        Moment { ts: message::now(), at: Instant::now() }
+    }
+}
+
+/// A member whose connection broke.
+struct Absence {
+    room: Arc<str>,
+    /// Its name, with case folded.
+    key: String,
+    /// When the others are told that it left.
+    due: Instant,
 }
 
 /// The name a newcomer wants.
@@ -93,6 +136,10 @@ pub struct Hub {
     dirty: Vec<Arc<str>>,
     /// Crowded rooms whose notices wait to be due.
     waiting: Vec<Arc<str>>,
+    /// Members whose connection broke, by their number in the order in which it did.
+    absences: BTreeMap<u64, Absence>,
+    /// Number of the next absence.
+    absence_next: u64,
     /// Times that a room has been created or become empty: orders `empty`, and tells one life of a room from the next.
     lives: u64,
     /// Random for each run of the server, the first part of every epoch.
@@ -111,6 +158,8 @@ impl Hub {
             empty: BTreeMap::new(),
             dirty: Vec::new(),
             waiting: Vec::new(),
+            absences: BTreeMap::new(),
+            absence_next: 0,
             lives: 0,
             run_id,
             stopping: false,
@@ -124,6 +173,7 @@ impl Hub {
             if !ticking && !self.waiting.is_empty() {
                 (ticker, ticking) = (after(NOTICE_DELAY), true);
             }
+            let absence = self.absences.first_key_value().map_or_else(never, |(_, first)| at(first.due));
             let event = select! {
                 recv(inbox) -> event => match event {
                     Ok(event) => event,
@@ -133,6 +183,7 @@ impl Hub {
                     (ticker, ticking) = (never(), false);
                     Event::NoticesDue
                 }
+                recv(absence) -> _ => Event::AbsencesDue,
                 recv(stop) -> _ => {
                     stop = never();
                     // What has been said already is delivered before the goodbye.
@@ -147,7 +198,7 @@ impl Hub {
     /// Handles what has piled up, then sends each member all of it as one entry. It never waits for more: one event
     /// alone goes out at once.
     fn turn(&mut self, events: impl Iterator<Item = Event>) {
-        let now = message::now();
+        let now = Moment::now();
         for event in events {
             self.handle(event, now);
         }
@@ -155,25 +206,32 @@ impl Hub {
     }
 
     /// Decides about one event. What the rooms are to hear waits for [`flush`](Hub::flush).
-    pub fn handle(&mut self, event: Event, now: Timestamp) {
+    pub fn handle(&mut self, event: Event, now: Moment) {
         match event {
             Event::Register(newcomer) => self.register(newcomer, now),
             Event::Unregister { id, reason } => self.remove(id, reason, now),
             Event::Publish { id, content, receipt } => {
                 let history_max = self.config.history;
-                self.with_room(id, |room| room.publish(id, &content, receipt.as_deref(), history_max, now));
+                self.with_room(id, |room| room.publish(id, &content, receipt, history_max, now.ts));
             }
             Event::Whisper { id, to, content, receipt } => {
-                self.with_room(id, |room| room.whisper(id, &to, &content, receipt.as_deref(), now));
+                let history_max = self.config.history;
+                self.with_room(id, |room| room.whisper(id, &to, &content, receipt, history_max, now.ts));
             }
             Event::Complain { id, complaint } => {
-                self.with_room(id, |room| room.complain(id, &complaint, now));
+                self.with_room(id, |room| room.complain(id, &complaint, now.ts));
             }
             Event::NoticesDue => {
                 for key in std::mem::take(&mut self.waiting) {
                     let Some(room) = self.rooms.get_mut(&key) else { continue };
                     room.notices_due = true;
                     mark_dirty(&mut self.dirty, &key, room);
+                }
+            }
+            Event::AbsencesDue => {
+                while let Some(first) = self.absences.first_entry().filter(|first| first.get().due <= now.at) {
+                    let (number, absence) = first.remove_entry();
+                    self.end_absence(number, &absence, now);
                 }
             }
             // The asker may have given up waiting.
@@ -184,7 +242,7 @@ impl Hub {
 
     /// Sends what the turn has gathered. A member whose queue is full goes, which the others are told, which may fill
     /// another's queue: so until nothing is left.
-    pub fn flush(&mut self, now: Timestamp) {
+    pub fn flush(&mut self, now: Moment) {
         while let Some(name) = self.dirty.pop() {
             let Some(room) = self.rooms.get_mut(&name) else { continue };
             let overflowed = room.flush();
@@ -197,23 +255,30 @@ impl Hub {
         }
     }
 
-    fn register(&mut self, newcomer: Newcomer, now: Timestamp) {
-        let Newcomer { id, name, room, outbox } = newcomer;
+    fn register(&mut self, newcomer: Newcomer, now: Moment) {
+        let Newcomer { id, outbox, joining } = newcomer;
         if self.stopping {
             return outbox.close(CloseReason::ServerShutdown);
         }
-        let Some(key) = self.find_or_create(&room) else {
+        let Some(key) = self.find_or_create(&joining.room) else {
             return refuse(outbox, CloseReason::RoomLimit);
         };
         let room = self.rooms.get_mut(&key).expect("find_or_create gives the key of a room");
-        let name = match name {
-            Nickname::Chosen(name) => name,
-            Nickname::Guest(start) => free_guest_name(room, start),
+        let name = match &joining.name {
+            Nickname::Chosen(name) => name.clone(),
+            Nickname::Guest(start) => free_guest_name(room, *start),
         };
-        if room.has(&name) {
-            return refuse(outbox, CloseReason::NameTaken);
+        match joining.claim.and_then(|claim| room.vacate(&name, claim)) {
+            Some(vacated) => {
+                match vacated.seat {
+                    Seat::Here(id) => drop(self.clients.remove(&id)),
+                    Seat::Away(number) => drop(self.absences.remove(&number)),
+                }
+                room.rejoin(id, vacated, outbox, joining.resume.as_ref(), now.ts);
+            }
+            None if room.has(&name) => return refuse(outbox, CloseReason::NameTaken),
+            None => room.join(id, name, outbox, &joining, now.ts),
         }
-        room.join(id, Member::new(name, outbox), now);
         if let Some(order) = room.empty_since.take() {
             self.empty.remove(&order);
         }
@@ -222,16 +287,43 @@ impl Hub {
     }
 
     /// The one place that removes a client. Does nothing for one that has gone already.
-    fn remove(&mut self, id: ClientId, reason: CloseReason, now: Timestamp) {
+    ///
+    /// One that did not close its connection itself may be back in a moment: it stays a member until its absence is due.
+    fn remove(&mut self, id: ClientId, reason: CloseReason, now: Moment) {
         let Some(key) = self.clients.remove(&id) else { return };
         let room = self.rooms.get_mut(&key).expect("a client's room exists as long as the client");
-        room.leave(id, reason, now);
+        if reason == CloseReason::ClientClosed || self.config.leave_grace.is_zero() {
+            room.leave(id, reason, now.ts);
+            self.left(&key);
+        } else {
+            self.absence_next += 1;
+            let name = room.absent(id, reason, self.absence_next);
+            let absence = Absence { room: key, key: name, due: now.at + self.config.leave_grace };
+            self.absences.insert(self.absence_next, absence);
+            if self.absences.len() > ABSENCES_MAX
+                && let Some((number, absence)) = self.absences.pop_first()
+            {
+                self.end_absence(number, &absence, now);
+            }
+        }
+    }
+
+    /// The room hears that a member which is absent has left.
+    fn end_absence(&mut self, number: u64, absence: &Absence, now: Moment) {
+        let room = self.rooms.get_mut(&absence.room).expect("a room exists as long as somebody is absent from it");
+        room.end_absence(&absence.key, number, now.ts);
+        self.left(&absence.room);
+    }
+
+    /// Somebody has left this room, which may have been the last.
+    fn left(&mut self, key: &Arc<str>) {
+        let room = self.rooms.get_mut(key).expect("somebody has just left it");
         if room.is_empty() {
             self.lives += 1;
             room.empty_since = Some(self.lives);
             self.empty.insert(self.lives, key.clone());
         }
-        mark_dirty(&mut self.dirty, &key, room);
+        mark_dirty(&mut self.dirty, key, room);
     }
 
     /// The key of the room called `name`. Makes it if need be, at the cost of the room that has been empty longest;
@@ -269,6 +361,7 @@ impl Hub {
             room.close(CloseReason::ServerShutdown);
         }
         self.clients.clear();
+        self.absences.clear();
         self.dirty.clear();
     }
 }

@@ -40,3 +40,4 @@ pub mod outbox;
 pub mod hub;
 pub mod message;
 pub mod room;
+pub mod session;

@@ -191,6 +191,7 @@ pub enum ServerMessage<'a> {
         seq: u64,
         history: usize,
         recovered: bool,
+        session: &'a str,
         ts: Timestamp,
     },
     /// To everyone in the room; `seq` counts them without gaps.
@@ -270,6 +271,8 @@ fn write_header(opcode: OpCode, length: u64, out: &mut Vec<u8>) {
 pub enum CloseReason {
     /// The client closed it.
     ClientClosed,
+    /// The client closed it with another code than 1000: it goes away, as browsers do when a page is left or loaded anew.
+    ClientGone,
     /// The server stops.
     ServerShutdown,
     /// The client broke the WebSocket protocol.
@@ -294,6 +297,8 @@ pub enum CloseReason {
     PingTimeout,
     /// Another member has the name.
     NameTaken,
+    /// The same session has connected again.
+    Replaced,
     /// The server keeps no more rooms.
     RoomLimit,
 }
@@ -303,7 +308,7 @@ impl CloseReason {
     pub fn code(self) -> u16 {
         match self {
             CloseReason::ClientClosed => 1000,
-            CloseReason::ServerShutdown => 1001,
+            CloseReason::ClientGone | CloseReason::ServerShutdown => 1001,
             CloseReason::ProtocolError => 1002,
             CloseReason::Binary => 1003,
             CloseReason::ConnectionLost => 1006,
@@ -314,6 +319,7 @@ impl CloseReason {
             CloseReason::InvalidName | CloseReason::InvalidRoom => 4400,
             CloseReason::PingTimeout => 4408,
             CloseReason::NameTaken => 4409,
+            CloseReason::Replaced => 4410,
             CloseReason::RoomLimit => 4503,
         }
     }
@@ -322,6 +328,7 @@ impl CloseReason {
     pub fn name(self) -> &'static str {
         match self {
             CloseReason::ClientClosed => "client_closed",
+            CloseReason::ClientGone => "client_gone",
             CloseReason::ServerShutdown => "server_shutdown",
             CloseReason::ProtocolError => "protocol_error",
             CloseReason::Binary => "binary",
@@ -334,6 +341,7 @@ impl CloseReason {
             CloseReason::InvalidRoom => "invalid_room",
             CloseReason::PingTimeout => "ping_timeout",
             CloseReason::NameTaken => "name_taken",
+            CloseReason::Replaced => "replaced",
             CloseReason::RoomLimit => "room_limit",
         }
     }
@@ -354,6 +362,8 @@ impl CloseReason {
     /// The close frame. The three answers to what the client itself did carry no reason text.
     pub fn to_frame(self) -> Vec<u8> {
         let reason = match self {
+            // A close is answered as one.
+            CloseReason::ClientGone => return CloseReason::ClientClosed.to_frame(),
             CloseReason::ClientClosed | CloseReason::ProtocolError | CloseReason::InvalidUtf8 => "",
             _ => self.name(),
         };

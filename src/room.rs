@@ -4,13 +4,18 @@
 //! something is said or they are due. What is for one member alone (a newcomer's welcome, a private
 //! message, an error) gathers in that member's `own`, behind a copy of what `pending` held by then, so that nothing
 //! overtakes anything; `seen` remembers how much that was. At the end of the turn each member gets one entry.
+//!
+//! A member whose connection broke moves from `members` to `absent`. To the others it is still there; if it comes back
+//! with its session before the hub ends the absence, nobody hears of it.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::client::ClientId;
+use crate::hub::Joining;
 use crate::message::{CloseReason, Complaint, ErrorCode, ServerMessage, Timestamp, fold_case};
 use crate::outbox::{Frames, Line, Outbox, Sweeps};
+use crate::session::Session;
 
 /// Bytes that gather before they are sent on: an entry holds at most as much for everyone and as much for its member
 /// alone, or one message that is larger.
@@ -20,9 +25,41 @@ const PENDING_BYTES_MAX: usize = 16 * 1024;
 /// thousand people who come within seconds would cost a million writes.
 const CROWD_MEMBERS: usize = 100;
 
-/// A client in a room.
-pub struct Member {
+/// Private messages that wait for an absent member, and their bytes.
+const KEPT_MESSAGES_MAX: usize = 32;
+const KEPT_BYTES_MAX: usize = 16 * 1024;
+
+/// What a client that comes back has seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resume {
+    /// The life of the room in which it was.
+    pub epoch: String,
+    /// Number of the last public message it has.
+    pub since: u64,
+}
+
+/// Who somebody is, over all connections of one session.
+struct Identity {
+    /// The name as it is shown.
     name: Arc<str>,
+    /// The name with case folded.
+    key: String,
+    session: Session,
+}
+
+/// A `ref`, and the session it belongs to.
+type Receipt = (Session, Arc<str>);
+
+/// A public message, as the room remembers it.
+struct Said {
+    frame: Vec<u8>,
+    author: Arc<Identity>,
+    receipt: Option<Receipt>,
+}
+
+/// A client in a room.
+struct Member {
+    identity: Arc<Identity>,
     outbox: Outbox,
     /// What the turn has for this member alone, in its place among what it has for everyone.
     own: Vec<u8>,
@@ -32,10 +69,57 @@ pub struct Member {
     overflowed: bool,
 }
 
+/// A member whose connection broke.
+struct Absent {
+    identity: Arc<Identity>,
+    /// The hub's number of this absence.
+    number: u64,
+    /// Private messages to it.
+    kept: Vec<Kept>,
+}
+
+/// A private message that waits.
+struct Kept {
+    frame: Vec<u8>,
+    /// Number of the newest public message when it came: its place among those.
+    after: u64,
+    /// Who hears if it can't be delivered; nobody about what is itself such an error.
+    sender: Option<(Arc<Identity>, Option<Receipt>)>,
+}
+
+impl Absent {
+    /// Keeps a message. Says whether there was room.
+    fn keep(&mut self, message: Kept) -> bool {
+        let bytes: usize = self.kept.iter().map(|kept| kept.frame.len()).sum();
+        let fits = self.kept.len() < KEPT_MESSAGES_MAX && bytes + message.frame.len() <= KEPT_BYTES_MAX;
+        // One always does, whatever --max-message-bytes is.
+        if fits || self.kept.is_empty() {
+            self.kept.push(message);
+            return true;
+        }
+        false
+    }
+}
+
+/// Where somebody was when its session came back.
+pub enum Seat {
+    /// Still connected, it seemed, as this client.
+    Here(ClientId),
+    /// Absent, and not missed yet.
+    Away(u64),
+}
+
+/// A place that waits for its owner.
+pub struct Vacated {
+    /// What it was.
+    pub seat: Seat,
+    identity: Arc<Identity>,
+    kept: Vec<Kept>,
+}
+
 impl Member {
-    /// A newcomer by its name and the way to it.
-    pub fn new(name: String, outbox: Outbox) -> Member {
-        Member { name: name.into(), outbox, own: Vec::new(), seen: 0, overflowed: false }
+    fn new(identity: Arc<Identity>, outbox: Outbox) -> Member {
+        Member { identity, outbox, own: Vec::new(), seen: 0, overflowed: false }
     }
 
     /// Queues all there is for this member, `pending` being what there is for everyone. Says whether it has overflowed.
@@ -71,20 +155,26 @@ pub struct Room {
     epoch: String,
     /// Number of the newest public message.
     seq: u64,
-    /// The last public messages, each a frame as it first went out.
-    history: VecDeque<Vec<u8>>,
-    /// The same in one piece for newcomers; made when needed, forgotten when it changes.
+    /// The last public messages.
+    history: VecDeque<Said>,
+    /// Their frames in one piece for newcomers; made when needed, forgotten when they change.
     history_frames: Option<Frames>,
+    /// The messages whose `ref` is known: a public one by its number. What comes again is not said again.
+    receipts: HashMap<Receipt, Option<u64>>,
+    /// The private ones among them, as many at most as the history holds public ones.
+    whispers: VecDeque<(Arc<Identity>, Receipt)>,
     members: HashMap<ClientId, Member>,
+    /// Those whose connection broke, by their name with case folded.
+    absent: HashMap<String, Absent>,
     /// The members' lines, for sweeps; made when needed, forgotten when somebody joins or leaves.
     roster: Option<Arc<[Arc<Line>]>>,
     /// Where the next sweep begins.
     sweep_first: usize,
     sweeps: Sweeps,
-    /// Who has which name, by the name with case folded.
+    /// Who has which name, by the name with case folded; without those who are absent.
     by_name: HashMap<String, ClientId>,
-    /// The names as they are shown, sorted.
-    names: BTreeMap<Arc<str>, ClientId>,
+    /// The names as they are shown, sorted; those who are absent are among them.
+    names: BTreeSet<Arc<str>>,
     /// The frames for everyone that have not been sent.
     pending: Vec<u8>,
     /// Nothing in `pending` is more than a notice, and a crowd can wait for those until they are due.
@@ -110,12 +200,15 @@ impl Room {
             seq: 0,
             history: VecDeque::new(),
             history_frames: None,
+            receipts: HashMap::new(),
+            whispers: VecDeque::new(),
             members: HashMap::new(),
+            absent: HashMap::new(),
             roster: None,
             sweep_first: 0,
             sweeps,
             by_name: HashMap::new(),
-            names: BTreeMap::new(),
+            names: BTreeSet::new(),
             pending: Vec::new(),
             only_notices: true,
             notices_due: false,
@@ -126,43 +219,27 @@ impl Room {
         }
     }
 
-    /// Whether nobody is here.
+    /// Whether nobody is here, and nobody absent.
     pub fn is_empty(&self) -> bool {
-        self.members.is_empty()
+        self.members.is_empty() && self.absent.is_empty()
     }
 
     /// Whether a member has this name, whatever its case.
     pub fn has(&self, name: &str) -> bool {
-        self.by_name.contains_key(&fold_case(name))
+        let key = fold_case(name);
+        self.by_name.contains_key(&key) || self.absent.contains_key(&key)
     }
 
     /// Lets a newcomer in, whose name must be free: it gets the welcome and the history, and everyone the notice.
-    pub fn join(&mut self, id: ClientId, mut member: Member, now: Timestamp) {
-        let name = member.name.clone();
-        self.by_name.insert(fold_case(&name), id);
-        self.names.insert(name.clone(), id);
-        let users: Vec<&str> = self.names.keys().map(|name| &**name).collect();
-        let welcome = ServerMessage::Welcome {
-            user: &name,
-            room: &self.name,
-            users: &users,
-            epoch: &self.epoch,
-            seq: self.seq,
-            history: self.history.len(),
-            recovered: false,
-            ts: now,
-        }
-        .to_frame();
-        let history = self.history_frames.get_or_insert_with(|| self.history.make_contiguous().concat().into());
-        // A fresh queue has room for both.
-        let _ = member.outbox.queue(welcome.into());
-        if !history.is_empty() {
-            let _ = member.outbox.queue(history.clone());
-        }
-        // What has gathered in this turn is in the history, or happened before the newcomer came.
-        member.seen = self.pending.len();
-        self.members.insert(id, member);
-        self.roster = None;
+    ///
+    /// Its session is a new one, unless the room remembers that it had the one it claims.
+    pub fn join(&mut self, id: ClientId, name: String, outbox: Outbox, joining: &Joining, now: Timestamp) {
+        let key = fold_case(&name);
+        let continued = joining.claim.filter(|&claim| self.remembers(&key, claim));
+        let name: Arc<str> = name.into();
+        self.names.insert(name.clone());
+        let identity = Identity { name: name.clone(), key, session: continued.unwrap_or(joining.session) };
+        self.seat(id, identity.into(), outbox, joining.resume.as_ref(), &[], now);
 
         let content = format!("{name} joined");
         let notice = ServerMessage::Join { user: &name, content: &content, room: &self.name, ts: now }.to_frame();
@@ -172,53 +249,263 @@ impl Room {
         self.tell(id, &notice);
     }
 
+    /// Whether somebody of this name and session has said something that the room still knows.
+    fn remembers(&self, key: &str, session: Session) -> bool {
+        let authors =
+            self.history.iter().map(|said| &said.author).chain(self.whispers.iter().map(|(author, _)| author));
+        authors.into_iter().any(|author| author.session == session && author.key == key)
+    }
+
+    /// Frees the place of the member called `name` for its own return, if `session` is its session. An older connection of
+    /// it is closed.
+    pub fn vacate(&mut self, name: &str, session: Session) -> Option<Vacated> {
+        let key = fold_case(name);
+        if self.absent.get(&key).is_some_and(|absent| absent.identity.session == session) {
+            let Absent { identity, number, kept } = self.absent.remove(&key)?;
+            return Some(Vacated { seat: Seat::Away(number), identity, kept });
+        }
+        let id = *self.by_name.get(&key)?;
+        if self.member(id).identity.session != session {
+            return None;
+        }
+        let identity = self.disconnect(id, CloseReason::Replaced)?;
+        Some(Vacated { seat: Seat::Here(id), identity, kept: Vec::new() })
+    }
+
+    /// Gives somebody its place back. Nobody else hears of it.
+    pub fn rejoin(&mut self, id: ClientId, vacated: Vacated, outbox: Outbox, resume: Option<&Resume>, now: Timestamp) {
+        self.seat(id, vacated.identity, outbox, resume, &vacated.kept, now);
+    }
+
+    /// Makes a client a member: it gets the welcome, what it has missed, and what was kept for it.
+    fn seat(
+        &mut self,
+        id: ClientId,
+        identity: Arc<Identity>,
+        outbox: Outbox,
+        resume: Option<&Resume>,
+        kept: &[Kept],
+        now: Timestamp,
+    ) {
+        let users: Vec<&str> = self.names.iter().map(|name| &**name).collect();
+        let recovered = resume.and_then(|resume| self.missed(resume));
+        let missed = recovered.unwrap_or(self.history.len());
+        let welcome = ServerMessage::Welcome {
+            user: &identity.name,
+            room: &self.name,
+            users: &users,
+            epoch: &self.epoch,
+            seq: self.seq,
+            history: missed,
+            recovered: recovered.is_some(),
+            session: &identity.session.to_hex(),
+            ts: now,
+        }
+        .to_frame();
+        let history = match missed == self.history.len() && kept.is_empty() {
+            true => self.history_frames().clone(),
+            false => self.missed_frames(missed, kept).into(),
+        };
+        // A fresh queue has room for both.
+        let _ = outbox.queue(welcome.into());
+        if !history.is_empty() {
+            let _ = outbox.queue(history);
+        }
+        self.by_name.insert(identity.key.clone(), id);
+        let mut member = Member::new(identity, outbox);
+        // What has gathered in this turn is in the history, or happened before the newcomer came.
+        member.seen = self.pending.len();
+        self.members.insert(id, member);
+        self.roster = None;
+    }
+
+    /// How many public messages somebody has missed; `None` if the room does not know all of them any more.
+    fn missed(&self, resume: &Resume) -> Option<usize> {
+        let missed = usize::try_from(self.seq.checked_sub(resume.since)?).ok()?;
+        (resume.epoch == self.epoch && missed <= self.history.len()).then_some(missed)
+    }
+
+    /// The whole history.
+    fn history_frames(&mut self) -> &Frames {
+        self.history_frames.get_or_insert_with(|| {
+            let bytes = self.history.iter().map(|said| said.frame.len()).sum();
+            let mut frames = Vec::with_capacity(bytes);
+            self.history.iter().for_each(|said| frames.extend_from_slice(&said.frame));
+            frames.into()
+        })
+    }
+
+    /// The last `missed` public messages, and among them in its place each private one that was kept.
+    fn missed_frames(&self, missed: usize, kept: &[Kept]) -> Vec<u8> {
+        let mut frames = Vec::new();
+        let mut kept = kept.iter().peekable();
+        let first = self.history.len() - missed;
+        for (said, seq) in self.history.range(first..).zip(self.seq - missed as u64 + 1..) {
+            while let Some(kept) = kept.next_if(|kept| kept.after < seq) {
+                frames.extend_from_slice(&kept.frame);
+            }
+            frames.extend_from_slice(&said.frame);
+        }
+        kept.for_each(|kept| frames.extend_from_slice(&kept.frame));
+        frames
+    }
+
     /// Takes a member out, closes its outbox for `reason`, and tells the others.
     pub fn leave(&mut self, id: ClientId, reason: CloseReason, now: Timestamp) {
-        let Some(mut member) = self.members.remove(&id) else { return };
+        if let Some(identity) = self.disconnect(id, reason) {
+            self.announce_leave(&identity.name, now);
+        }
+    }
+
+    /// Closes a member's outbox for `reason`, but keeps its place as absence `number`. Returns its name with case folded.
+    pub fn absent(&mut self, id: ClientId, reason: CloseReason, number: u64) -> String {
+        let identity = self.disconnect(id, reason).expect("the hub names members only");
+        let key = identity.key.clone();
+        self.absent.insert(key.clone(), Absent { identity, number, kept: Vec::new() });
+        key
+    }
+
+    /// Ends absence `number`: the others hear that the member has left, and those who wrote to it that it won't read that.
+    pub fn end_absence(&mut self, key: &str, number: u64, now: Timestamp) {
+        debug_assert_eq!(self.absent.get(key).map(|absent| absent.number), Some(number), "the hub knows who is absent");
+        let Some(Absent { identity, kept, .. }) = self.absent.remove(key) else { return };
+        self.announce_leave(&identity.name, now);
+        for (sender, receipt) in kept.into_iter().filter_map(|kept| kept.sender) {
+            // Sent again, it is sent anew.
+            receipt.as_ref().map(|receipt| self.receipts.remove(receipt));
+            let receipt = receipt.as_ref().map(|(_, receipt)| &**receipt);
+            let content = "the one it was for has left before it could be delivered";
+            let error = ServerMessage::Error { code: ErrorCode::NoSuchUser.name(), content, receipt, ts: now };
+            self.tell_identity(&sender, error.to_frame());
+        }
+    }
+
+    /// Takes a member's connection away. What the turn has for it goes out before the close frame.
+    fn disconnect(&mut self, id: ClientId, reason: CloseReason) -> Option<Arc<Identity>> {
+        let mut member = self.members.remove(&id)?;
         self.roster = None;
-        self.by_name.remove(&fold_case(&member.name));
-        self.names.remove(&member.name);
-        // A member that goes by itself may still see the receipt of its last words.
+        self.by_name.remove(&member.identity.key);
         member.queue(&self.pending.clone().into());
         member.outbox.close(reason);
-        let name = member.name;
+        Some(member.identity)
+    }
+
+    fn announce_leave(&mut self, name: &Arc<str>, now: Timestamp) {
+        self.names.remove(name);
         let content = format!("{name} left");
-        let notice = ServerMessage::Leave { user: &name, content: &content, room: &self.name, ts: now }.to_frame();
+        let notice = ServerMessage::Leave { user: name, content: &content, room: &self.name, ts: now }.to_frame();
         self.announce(&notice);
     }
 
-    /// A message from member `id` to everyone, kept as one of the last `history_max`.
-    pub fn publish(&mut self, id: ClientId, content: &str, receipt: Option<&str>, history_max: usize, now: Timestamp) {
+    /// A message from member `id` to everyone, kept as one of the last `history_max`. One that the room has already, by its
+    /// `ref`, is only confirmed.
+    pub fn publish(
+        &mut self,
+        id: ClientId,
+        content: &str,
+        receipt: Option<String>,
+        history_max: usize,
+        now: Timestamp,
+    ) {
+        let author = self.member(id).identity.clone();
+        let receipt = receipt.map(|receipt| (author.session, Arc::from(receipt)));
+        if let Some(&said) = receipt.as_ref().and_then(|receipt| self.receipts.get(receipt)) {
+            return self.confirm(id, said);
+        }
         self.seq += 1;
-        let user = self.member(id).name.clone();
-        let frame = ServerMessage::Public { user: &user, content, room: &self.name, seq: self.seq, receipt, ts: now }
-            .to_frame();
+        let frame = ServerMessage::Public {
+            user: &author.name,
+            content,
+            room: &self.name,
+            seq: self.seq,
+            receipt: receipt.as_ref().map(|(_, receipt)| &**receipt),
+            ts: now,
+        }
+        .to_frame();
         self.announce(&frame);
         self.only_notices = false;
         self.history_frames = None;
-        self.history.push_back(frame);
-        if self.history.len() > history_max {
-            self.history.pop_front();
+        if let Some(receipt) = &receipt {
+            self.receipts.insert(receipt.clone(), Some(self.seq));
+        }
+        self.history.push_back(Said { frame, author, receipt });
+        if self.history.len() > history_max
+            && let Some(Said { receipt: Some(receipt), .. }) = self.history.pop_front()
+        {
+            self.receipts.remove(&receipt);
         }
     }
 
-    /// A message from member `id` to the member called `to`.
-    pub fn whisper(&mut self, id: ClientId, to: &str, content: &str, receipt: Option<&str>, now: Timestamp) {
-        let Some(&target) = self.by_name.get(&fold_case(to)) else {
-            let complaint = Complaint {
-                code: ErrorCode::NoSuchUser,
-                content: "nobody here has that name".into(),
-                receipt: receipt.map(str::to_owned),
-            };
-            return self.complain(id, &complaint, now);
-        };
-        let (user, to) = (self.member(id).name.clone(), self.member(target).name.clone());
-        let frame =
-            ServerMessage::Private { user: &user, to: &to, content, room: &self.name, receipt, ts: now }.to_frame();
-        self.tell(id, &frame);
-        if target != id {
-            self.tell(target, &frame);
+    /// Gives member `id` once more the receipt of its public message `said`: the message.
+    fn confirm(&mut self, id: ClientId, said: Option<u64>) {
+        let Some(seq) = said else { return };
+        let age = (self.seq - seq) as usize;
+        if let Some(frame) = self.history.iter().rev().nth(age).map(|said| said.frame.clone()) {
+            self.tell(id, &frame);
         }
+    }
+
+    /// A message from member `id` to the member called `to`. One that has arrived already, by its `ref`, is only confirmed.
+    pub fn whisper(
+        &mut self,
+        id: ClientId,
+        to: &str,
+        content: &str,
+        receipt: Option<String>,
+        history_max: usize,
+        now: Timestamp,
+    ) {
+        let sender = self.member(id).identity.clone();
+        let receipt: Option<Receipt> = receipt.map(|receipt| (sender.session, Arc::from(receipt)));
+        let shown = receipt.as_ref().map(|(_, receipt)| receipt.clone());
+        let arrived = receipt.as_ref().is_some_and(|receipt| self.receipts.contains_key(receipt));
+        let key = fold_case(to);
+        let target = self.by_name.get(&key).copied();
+        let identity = match target {
+            Some(target) => Some(self.member(target).identity.clone()),
+            None => self.absent.get(&key).map(|absent| absent.identity.clone()),
+        };
+        let Some(to) = identity.as_ref().map(|identity| &*identity.name).or(arrived.then_some(to)) else {
+            return self.no_such_user(id, "nobody here has that name", shown.as_deref(), now);
+        };
+        let frame = ServerMessage::Private {
+            user: &sender.name,
+            to,
+            content,
+            room: &self.name,
+            receipt: shown.as_deref(),
+            ts: now,
+        }
+        .to_frame();
+        if arrived {
+            return self.tell(id, &frame);
+        }
+        match (target, self.absent.get_mut(&key)) {
+            (Some(target), _) if target != id => self.tell(target, &frame),
+            (None, Some(absent)) => {
+                let sender = Some((sender.clone(), receipt.clone()));
+                if !absent.keep(Kept { frame: frame.clone(), after: self.seq, sender }) {
+                    let problem = "its connection is lost, and no more messages can wait for it";
+                    return self.no_such_user(id, problem, shown.as_deref(), now);
+                }
+            }
+            _ => {}
+        }
+        self.tell(id, &frame);
+        if let Some(receipt) = receipt {
+            self.receipts.insert(receipt.clone(), None);
+            self.whispers.push_back((sender, receipt));
+            if self.whispers.len() > history_max
+                && let Some((_, receipt)) = self.whispers.pop_front()
+            {
+                self.receipts.remove(&receipt);
+            }
+        }
+    }
+
+    fn no_such_user(&mut self, id: ClientId, problem: &str, receipt: Option<&str>, now: Timestamp) {
+        let code = ErrorCode::NoSuchUser.name();
+        self.tell(id, &ServerMessage::Error { code, content: problem, receipt, ts: now }.to_frame());
     }
 
     /// Tells member `id` what was wrong with something it sent.
@@ -249,6 +536,7 @@ impl Room {
     pub fn close(&mut self, reason: CloseReason) {
         self.send_pending();
         self.roster = None;
+        self.absent.clear();
         for (_, member) in self.members.drain() {
             member.outbox.close(if member.overflowed { CloseReason::TooSlow } else { reason });
         }
@@ -274,6 +562,19 @@ impl Room {
         member.own.extend_from_slice(&self.pending[member.seen..]);
         member.own.extend_from_slice(frame);
         member.seen = self.pending.len();
+    }
+
+    /// The same for somebody who may have come back as another client, or be absent. Whoever has left is not told.
+    fn tell_identity(&mut self, identity: &Identity, frame: Vec<u8>) {
+        if let Some(&id) = self.by_name.get(&identity.key) {
+            if self.member(id).identity.session == identity.session {
+                self.tell(id, &frame);
+            }
+        } else if let Some(absent) =
+            self.absent.get_mut(&identity.key).filter(|a| a.identity.session == identity.session)
+        {
+            absent.keep(Kept { frame, after: self.seq, sender: None });
+        }
     }
 
     /// Queues what there is for single members, and has it written.

@@ -19,10 +19,12 @@ use tungstenite::http::{Method, StatusCode};
 
 use crate::client::{self, Connection, Upgrade};
 use crate::http::{self, Request, Response};
-use crate::hub::{Event, Nickname};
+use crate::hub::{Event, Joining, Nickname};
 use crate::message::{self, CloseReason};
 use crate::page;
+use crate::room::Resume;
 use crate::server::Shared;
+use crate::session::Session;
 
 /// How long `/healthz` waits for the hub.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -175,11 +177,12 @@ fn not_upgrade(problem: impl std::fmt::Display) -> Box<Response> {
     Box::new(http::text(StatusCode::BAD_REQUEST, format!("not a WebSocket upgrade: {problem}")))
 }
 
-/// The nickname and the room that a query asks for.
+/// What a query asks for. What it says of an earlier connection counts for nothing if it can't be read: the client is a
+/// newcomer then.
 ///
 /// # Errors
 /// [`CloseReason::InvalidName`] or [`CloseReason::InvalidRoom`].
-pub fn joining(query: &str) -> Result<(Nickname, String), CloseReason> {
+pub fn joining(query: &str) -> Result<Joining, CloseReason> {
     let name = match parameter(query, "name") {
         Some(name) => Nickname::Chosen(message::parse_name(&name.ok_or(CloseReason::InvalidName)?)?),
         // Without random numbers the hub tries the names in their order.
@@ -189,7 +192,12 @@ pub fn joining(query: &str) -> Result<(Nickname, String), CloseReason> {
         Some(room) => message::parse_room(&room.ok_or(CloseReason::InvalidRoom)?)?,
         None => message::ROOM_DEFAULT.to_owned(),
     };
-    Ok((name, room))
+    let said = |key| parameter(query, key).flatten();
+    let since = said("since").and_then(|since| since.parse().ok());
+    let resume = said("epoch").zip(since).map(|(epoch, since)| Resume { epoch, since });
+    let claim = said("session").and_then(|hex| Session::parse(&hex));
+    let session = Session::random().map_err(|_| CloseReason::InternalError)?;
+    Ok(Joining { name, room, session, claim, resume })
 }
 
 /// The first parameter called `key`, decoded; the inner `None` if it is not UTF-8.

@@ -1,18 +1,24 @@
 //! The hub's decisions, through `handle` alone: no thread, no socket, no clock.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crossbeam_channel::bounded;
 use parlour::client::ClientId;
-use parlour::hub::{Event, Hub, Newcomer, Nickname};
+use parlour::hub::{Event, Hub, Joining, Moment, Newcomer, Nickname};
 use parlour::message::CloseReason;
 use parlour::outbox::{self, Frames, Mail, Status, Sweeps};
+use parlour::session::Session;
 use serde_json::{Value, json};
 
 use crate::support::{assert_has, config, raw};
 
 const NOW: u64 = 1_700_000_000_000;
 const RUN_ID: u64 = 0xfeed;
+
+fn now() -> Moment {
+    Moment { ts: NOW, at: Instant::now() }
+}
 
 fn hub(options: &[&str]) -> Hub {
     Hub::new(Arc::new(config(options)), Sweeps::new(), RUN_ID)
@@ -24,16 +30,18 @@ fn register(hub: &mut Hub, id: ClientId, name: &str, room: &str) -> Mail {
 
 fn register_with_queue(hub: &mut Hub, id: ClientId, name: Nickname, room: &str, queue: usize) -> Mail {
     let (outbox, _controls, mail) = outbox::channel(queue, &Sweeps::new());
-    hub.handle(Event::Register(Newcomer { id, name, room: room.to_owned(), outbox }), NOW);
+    let joining =
+        Joining { name, room: room.to_owned(), session: Session::random().unwrap(), claim: None, resume: None };
+    hub.handle(Event::Register(Newcomer { id, outbox, joining }), now());
     mail
 }
 
 fn publish(hub: &mut Hub, id: ClientId, content: &str) {
-    hub.handle(Event::Publish { id, content: content.to_owned(), receipt: None }, NOW);
+    hub.handle(Event::Publish { id, content: content.to_owned(), receipt: None }, now());
 }
 
 fn whisper(hub: &mut Hub, id: ClientId, to: &str, content: &str) {
-    hub.handle(Event::Whisper { id, to: to.to_owned(), content: content.to_owned(), receipt: None }, NOW);
+    hub.handle(Event::Whisper { id, to: to.to_owned(), content: content.to_owned(), receipt: None }, now());
 }
 
 /// The messages in each queued entry, and whether more may come.
@@ -68,14 +76,14 @@ fn a_turn_is_one_entry_for_each_member() {
     let mut hub = hub(&[]);
     let mut ann = register(&mut hub, 1, "Ann", "r");
     let mut bob = register(&mut hub, 2, "Bob", "r");
-    hub.flush(NOW);
+    hub.flush(now());
     entries(&mut ann);
     entries(&mut bob);
     for content in ["one", "two", "three"] {
         publish(&mut hub, 1, content);
     }
     assert!(entries(&mut bob).0.is_empty(), "nothing goes out before the turn ends");
-    hub.flush(NOW);
+    hub.flush(now());
     for mail in [&mut ann, &mut bob] {
         let (entries, _) = entries(mail);
         assert_eq!(entries.len(), 1);
@@ -90,7 +98,7 @@ fn a_newcomer_in_the_middle_of_a_turn_hears_each_message_once() {
     publish(&mut hub, 1, "before");
     let mut bob = register(&mut hub, 2, "Bob", "r");
     publish(&mut hub, 1, "after");
-    hub.flush(NOW);
+    hub.flush(now());
     assert_eq!(heard(&mut ann), ["welcome Ann", "join Ann", "before", "join Bob", "after"]);
     assert_eq!(heard(&mut bob), ["welcome Bob", "before", "join Bob", "after"]);
 }
@@ -101,7 +109,7 @@ fn a_private_message_overtakes_nothing() {
     let mut ann = register(&mut hub, 1, "Ann", "r");
     let mut bob = register(&mut hub, 2, "Bob", "r");
     let mut eve = register(&mut hub, 3, "Eve", "r");
-    hub.flush(NOW);
+    hub.flush(now());
     for mail in [&mut ann, &mut bob, &mut eve] {
         heard(mail);
     }
@@ -110,7 +118,7 @@ fn a_private_message_overtakes_nothing() {
     publish(&mut hub, 3, "3");
     whisper(&mut hub, 1, "Bob", "4");
     whisper(&mut hub, 1, "nobody", "x");
-    hub.flush(NOW);
+    hub.flush(now());
     assert_eq!(heard(&mut ann), ["1", "2", "3", "4", "error"]);
     assert_eq!(heard(&mut bob), ["1", "2", "3", "4"]);
     assert_eq!(heard(&mut eve), ["1", "3"]);
@@ -121,7 +129,7 @@ fn whatever_a_turn_has_for_a_member_is_one_entry() {
     let mut hub = hub(&[]);
     let mut ann = register(&mut hub, 1, "Ann", "r");
     let mut bob = register_with_queue(&mut hub, 2, Nickname::Chosen("Bob".into()), "r", 1);
-    hub.flush(NOW);
+    hub.flush(now());
     heard(&mut ann);
     heard(&mut bob);
     // More than any queue has room for, if each took an entry of its own.
@@ -130,7 +138,7 @@ fn whatever_a_turn_has_for_a_member_is_one_entry() {
         whisper(&mut hub, 1, "Nobody", "x");
     }
     publish(&mut hub, 1, "end");
-    hub.flush(NOW);
+    hub.flush(now());
     let (entries, status) = entries(&mut bob);
     assert_eq!((entries.iter().map(Vec::len).collect::<Vec<_>>(), status), (vec![51], Status::Open));
     assert_eq!(heard(&mut ann).len(), 101);
@@ -141,13 +149,13 @@ fn a_member_whose_queue_is_full_goes_with_1013_and_sees_no_gap() {
     let mut hub = hub(&[]);
     let mut ann = register(&mut hub, 1, "Ann", "r");
     let mut slow = register_with_queue(&mut hub, 2, Nickname::Chosen("slow".into()), "r", 2);
-    hub.flush(NOW);
+    hub.flush(now());
     heard(&mut ann);
     let (greeting, _) = entries(&mut slow);
     assert_eq!(greeting.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1], "welcome, and its own join");
     for content in ["1", "2", "3", "4", "5", "6"] {
         publish(&mut hub, 1, content);
-        hub.flush(NOW);
+        hub.flush(now());
     }
     // With room for two, and for a greeting, which it has taken already.
     assert_eq!(heard(&mut ann), ["1", "2", "3", "4", "5", "leave slow", "6"]);
@@ -163,11 +171,11 @@ fn many_full_queues_at_once_are_many_leaves_in_one_entry() {
     // A greeting, the turn's join notices, one more entry, since there is no history yet, and then nothing fits.
     let slow: Vec<Mail> =
         (2..50).map(|id| register_with_queue(&mut hub, id, Nickname::Chosen(format!("s{id}")), "r", 1)).collect();
-    hub.flush(NOW);
+    hub.flush(now());
     heard(&mut ann);
     for content in ["x", "y"] {
         publish(&mut hub, 1, content);
-        hub.flush(NOW);
+        hub.flush(now());
     }
     let (entries, _) = entries(&mut ann);
     assert_eq!(entries.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 48], "the messages, then all the leaves");
@@ -179,14 +187,14 @@ fn a_leave_comes_after_the_members_last_message_and_the_member_hears_what_it_sai
     let mut hub = hub(&[]);
     let mut ann = register(&mut hub, 1, "Ann", "r");
     let mut bob = register(&mut hub, 2, "Bob", "r");
-    hub.flush(NOW);
+    hub.flush(now());
     heard(&mut ann);
     heard(&mut bob);
     publish(&mut hub, 2, "last words");
-    hub.handle(Event::Unregister { id: 2, reason: CloseReason::ClientClosed }, NOW);
+    hub.handle(Event::Unregister { id: 2, reason: CloseReason::ClientClosed }, now());
     publish(&mut hub, 2, "from beyond");
-    hub.handle(Event::Unregister { id: 2, reason: CloseReason::ConnectionLost }, NOW);
-    hub.flush(NOW);
+    hub.handle(Event::Unregister { id: 2, reason: CloseReason::ConnectionLost }, now());
+    hub.flush(now());
     assert_eq!(heard(&mut ann), ["last words", "leave Bob"]);
     assert_eq!(heard(&mut bob), ["last words"]);
     assert_eq!(bob.reason(), Some(CloseReason::ClientClosed));
@@ -199,8 +207,8 @@ fn a_refused_newcomer_is_told_and_nobody_hears_of_it() {
     let mut taken = register(&mut hub, 2, "ANN", "r");
     let mut no_room = register(&mut hub, 3, "Bob", "elsewhere");
     publish(&mut hub, 2, "from a stranger");
-    hub.handle(Event::Unregister { id: 2, reason: CloseReason::ConnectionLost }, NOW);
-    hub.flush(NOW);
+    hub.handle(Event::Unregister { id: 2, reason: CloseReason::ConnectionLost }, now());
+    hub.flush(now());
     assert_eq!(heard(&mut ann), ["welcome Ann", "join Ann"]);
     for (mail, reason) in [(&mut taken, CloseReason::NameTaken), (&mut no_room, CloseReason::RoomLimit)] {
         let (entries, status) = entries(mail);
@@ -218,7 +226,7 @@ fn a_guest_whose_name_is_taken_gets_the_next() {
         .enumerate()
         .map(|(i, start)| register_with_queue(&mut hub, i as ClientId, Nickname::Guest(start), "r", 64))
         .collect();
-    hub.flush(NOW);
+    hub.flush(now());
     for mut mail in mails {
         names.push(entries(&mut mail).0[0][0]["user"].as_str().unwrap().to_owned());
     }
@@ -231,9 +239,9 @@ fn stopping_delivers_the_turn_then_closes_all_and_refuses_newcomers() {
     let mut hub = hub(&[]);
     let mut ann = register(&mut hub, 1, "Ann", "r");
     publish(&mut hub, 1, "last");
-    hub.handle(Event::Stop, NOW);
+    hub.handle(Event::Stop, now());
     let mut late = register(&mut hub, 2, "late", "r");
-    hub.flush(NOW);
+    hub.flush(now());
     assert_eq!(heard(&mut ann), ["welcome Ann", "join Ann", "last"]);
     assert_eq!(entries(&mut ann).1, Status::Closed);
     for mail in [&ann, &late] {
@@ -248,14 +256,14 @@ fn a_crowd_is_told_of_comings_and_goings_together_and_in_their_place() {
     let mut mails: Vec<Mail> = (1..=200)
         .map(|id| {
             let mut mail = register_with_queue(&mut hub, id, Nickname::Chosen(format!("m{id}")), "r", 256);
-            hub.flush(NOW);
+            hub.flush(now());
             let heard = heard(&mut mail);
             assert_eq!(heard, [format!("welcome m{id}"), format!("join m{id}")], "its own at once");
             mail
         })
         .collect();
-    hub.handle(Event::NoticesDue, NOW);
-    hub.flush(NOW);
+    hub.handle(Event::NoticesDue, now());
+    hub.flush(now());
     // The last hundred came to a crowd: one entry tells of all of them.
     let (entries, _) = entries(&mut mails[0]);
     assert_eq!(entries.iter().map(Vec::len).sum::<usize>(), 199);
@@ -266,21 +274,21 @@ fn a_crowd_is_told_of_comings_and_goings_together_and_in_their_place() {
 
     // What is said takes the notices before it along; what is told to one member alone overtakes none.
     let mut late = register(&mut hub, 201, "late", "r");
-    hub.flush(NOW);
+    hub.flush(now());
     assert_eq!(heard(&mut late), ["welcome late", "join late"]);
     whisper(&mut hub, 2, "m1", "psst");
-    hub.flush(NOW);
+    hub.flush(now());
     assert_eq!(heard(&mut mails[0]), ["join late", "psst"]);
     assert_eq!(heard(&mut mails[2]), [""; 0]);
-    hub.handle(Event::Unregister { id: 201, reason: CloseReason::ClientClosed }, NOW);
+    hub.handle(Event::Unregister { id: 201, reason: CloseReason::ClientClosed }, now());
     publish(&mut hub, 2, "hello");
-    hub.flush(NOW);
+    hub.flush(now());
     assert_eq!(heard(&mut mails[0]), ["leave late", "hello"]);
     assert_eq!(heard(&mut mails[2]), ["join late", "leave late", "hello"]);
     // Also where what waits is so much that the message begins an entry of its own.
     let many: Vec<Mail> = (300..500).map(|id| register(&mut hub, id, &format!("m{id}"), "r")).collect();
     publish(&mut hub, 2, "at once");
-    hub.flush(NOW);
+    hub.flush(now());
     assert_eq!(heard(&mut mails[2]).last().map(String::as_str), Some("at once"));
     drop(many);
     assert_eq!(late.reason(), Some(CloseReason::ClientClosed));
@@ -293,7 +301,7 @@ fn frames_of_every_length_have_their_header() {
     for length in [1, 20, 30, 40, 125, 126, 65_400, 65_500, 70_000] {
         publish(&mut hub, 1, &"x".repeat(length));
     }
-    hub.flush(NOW);
+    hub.flush(now());
     // Decoding checks each length.
     assert_eq!(heard(&mut ann).last().map(String::len), Some(70_000));
 }
@@ -303,11 +311,11 @@ fn stopping_tells_a_member_that_missed_something_so() {
     let mut hub = hub(&[]);
     let _ann = register(&mut hub, 1, "Ann", "r");
     let slow = register_with_queue(&mut hub, 2, Nickname::Chosen("slow".into()), "r", 1);
-    hub.flush(NOW);
+    hub.flush(now());
     publish(&mut hub, 1, "fits");
-    hub.flush(NOW);
+    hub.flush(now());
     publish(&mut hub, 1, "does not fit");
-    hub.handle(Event::Stop, NOW);
+    hub.handle(Event::Stop, now());
     assert_eq!(slow.reason(), Some(CloseReason::TooSlow));
 }
 
@@ -315,7 +323,7 @@ fn stopping_tells_a_member_that_missed_something_so() {
 fn what_waits_in_the_inbox_is_delivered_before_a_stop() {
     let mut hub = hub(&[]);
     let mut ann = register(&mut hub, 1, "Ann", "r");
-    hub.flush(NOW);
+    hub.flush(now());
     heard(&mut ann);
     let (inbox, events) = bounded(1024);
     for number in 0..600 {
@@ -339,8 +347,8 @@ fn every_message_has_the_time_and_each_life_of_a_room_its_epoch() {
         whisper(&mut hub, 1, "Bob", "x");
         whisper(&mut hub, 1, "Nobody", "x");
         publish(&mut hub, 1, "x");
-        hub.handle(Event::Unregister { id: 2, reason: CloseReason::ConnectionLost }, NOW);
-        hub.flush(NOW);
+        hub.handle(Event::Unregister { id: 2, reason: CloseReason::ConnectionLost }, now());
+        hub.flush(now());
         let messages = entries(&mut ann).0.concat();
         let kinds: Vec<&str> = messages.iter().map(|message| message["type"].as_str().unwrap()).collect();
         assert_eq!(kinds, ["welcome", "join", "join", "private", "error", "public", "leave"]);
@@ -361,7 +369,7 @@ fn a_hub_that_does_not_answer_is_not_healthy() {
 #[test]
 fn health_is_answered() {
     let (ask, answered) = bounded(1);
-    hub(&[]).handle(Event::Health(ask), NOW);
+    hub(&[]).handle(Event::Health(ask), now());
     assert_eq!(answered.try_recv(), Ok(()));
 }
 
@@ -369,12 +377,12 @@ fn health_is_answered() {
 fn a_long_turn_is_cut_into_entries_of_bounded_size() {
     let mut hub = hub(&[]);
     let mut ann = register(&mut hub, 1, "Ann", "r");
-    hub.flush(NOW);
+    hub.flush(now());
     entries(&mut ann);
     for _ in 0..20 {
         publish(&mut hub, 1, &"x".repeat(4000));
     }
-    hub.flush(NOW);
+    hub.flush(now());
     let (taken, _) = ann.take();
     assert!(
         taken.len() > 1 && taken.iter().all(|entry| entry.len() <= 16 * 1024),

@@ -10,6 +10,7 @@ mod joining;
 mod limits;
 mod page;
 mod process;
+mod resume;
 mod shutdown;
 mod slow;
 mod sweeps;
