@@ -20,8 +20,9 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{Message, Role, WebSocket, WebSocketConfig};
 
 use crate::config::Config;
-use crate::hub::{Event, Joining, Newcomer};
+use crate::hub::{Event, Joining, Newcomer, Posted};
 use crate::message::{self, CloseReason, Rejection, Request};
+use crate::metrics::METRICS;
 use crate::outbox::{self, Controls, Mail, Outbox, Status};
 use crate::server::Shared;
 
@@ -93,6 +94,7 @@ pub fn serve_ws(connection: &Arc<Connection>, upgrade: Upgrade, shared: &Shared)
     let reason = controls.reason().unwrap_or(reason);
     drop(controls);
     drop(writer);
+    METRICS.disconnects_for(reason).inc();
     info!("client {} from {} gone: {} {}", connection.id, connection.peer, reason.code(), reason.name());
     Ok(())
 }
@@ -274,12 +276,12 @@ fn read_to_end(mut stream: &TcpStream) {
 /// The client's place in the hub. Its `Drop` is the one way out, taken by a panic too.
 struct Registration {
     id: ClientId,
-    inbox: Sender<Event>,
+    inbox: Sender<Posted>,
     reason: CloseReason,
 }
 
 impl Registration {
-    fn new(id: ClientId, joining: Joining, outbox: Outbox, inbox: &Sender<Event>) -> Registration {
+    fn new(id: ClientId, joining: Joining, outbox: Outbox, inbox: &Sender<Posted>) -> Registration {
         let registration = Registration { id, inbox: inbox.clone(), reason: CloseReason::InternalError };
         registration.send(Event::Register(Newcomer { id, outbox, joining }));
         registration
@@ -287,7 +289,7 @@ impl Registration {
 
     /// Waits while the hub's inbox is full, and so does the client, by TCP.
     fn send(&self, event: Event) {
-        if self.inbox.send(event).is_err() {
+        if self.inbox.send(Posted::now(event)).is_err() {
             // The hub has ended; it dropped the outbox, and the writer says goodbye.
             warn!("client {}: the hub has ended", self.id);
         }
@@ -313,7 +315,10 @@ impl Read for ReadHalf<'_> {
         loop {
             match self.stream.read(buffer) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                result => return result,
+                result => {
+                    METRICS.received_bytes.inc_by(*result.as_ref().unwrap_or(&0) as u64);
+                    return result;
+                }
             }
         }
     }

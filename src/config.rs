@@ -22,6 +22,10 @@ pub struct Config {
     #[arg(help = "Address and port to listen on; [::]:8080 takes IPv6 and IPv4, port 0 any free one")]
     pub listen: String,
 
+    /// Address and port of a second listener for GET /metrics, in Prometheus' format; without it there are no metrics
+    #[arg(long, env = "PARLOUR_METRICS_LISTEN", value_name = "ADDRESS:PORT")]
+    pub metrics_listen: Option<String>,
+
     /// Connections at most; by default, and at most, as many as the system's limits allow
     #[arg(long, env = "PARLOUR_MAX_CONNECTIONS", value_name = "CONNECTIONS")]
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..))]

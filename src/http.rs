@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tungstenite::Bytes;
 use tungstenite::handshake::server::write_response;
 use tungstenite::http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS,
 };
 use tungstenite::http::{self, Method, StatusCode, Version};
 
@@ -147,6 +147,11 @@ pub fn text(status: StatusCode, line: impl Into<String>) -> Response {
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+/// `405`: the path takes other methods.
+pub fn not_allowed(methods: &'static str) -> Response {
+    with_header(text(StatusCode::METHOD_NOT_ALLOWED, format!("this path takes {methods}")), ALLOW, methods)
 }
 
 /// The same response with one more header.

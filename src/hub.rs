@@ -17,6 +17,7 @@ use crossbeam_channel::{Receiver, Sender, after, at, never, select};
 use crate::client::{ClientId, refuse};
 use crate::config::Config;
 use crate::message::{self, CloseReason, Complaint, Timestamp};
+use crate::metrics::METRICS;
 use crate::outbox::{Outbox, Sweeps};
 use crate::room::{Resume, Room, Seat};
 use crate::session::Session;
@@ -52,6 +53,19 @@ pub enum Event {
     Health(Sender<()>),
     /// The server stops: everybody is sent away, and newcomers are refused.
     Stop,
+}
+
+/// An event on its way to the hub.
+pub struct Posted {
+    event: Event,
+    at: Instant,
+}
+
+impl Posted {
+    /// Posts an event now.
+    pub fn now(event: Event) -> Posted {
+        Posted { event, at: Instant::now() }
+    }
 }
 
 /// A client that wants to join a room.
@@ -167,7 +181,7 @@ impl Hub {
     }
 
     /// Handles events until every sender of the inbox is gone. `stop` comes once, by a message or by being dropped.
-    pub fn run(mut self, inbox: &Receiver<Event>, mut stop: Receiver<()>) {
+    pub fn run(mut self, inbox: &Receiver<Posted>, mut stop: Receiver<()>) {
         let (mut ticker, mut ticking) = (never(), false);
         loop {
             if !ticking && !self.waiting.is_empty() {
@@ -181,28 +195,39 @@ impl Hub {
                 },
                 recv(ticker) -> _ => {
                     (ticker, ticking) = (never(), false);
-                    Event::NoticesDue
+                    Posted::now(Event::NoticesDue)
                 }
-                recv(absence) -> _ => Event::AbsencesDue,
+                recv(absence) -> _ => Posted::now(Event::AbsencesDue),
                 recv(stop) -> _ => {
                     stop = never();
                     // What has been said already is delivered before the goodbye.
                     self.turn(inbox.try_iter().take(INBOX_EVENTS));
-                    Event::Stop
+                    Posted::now(Event::Stop)
                 }
             };
+            METRICS.inbox_events.set(inbox.len() as i64);
             self.turn(std::iter::once(event).chain(inbox.try_iter().take(TURN_EVENTS_MAX - 1)));
         }
     }
 
     /// Handles what has piled up, then sends each member all of it as one entry. It never waits for more: one event
     /// alone goes out at once.
-    fn turn(&mut self, events: impl Iterator<Item = Event>) {
+    fn turn(&mut self, events: impl Iterator<Item = Posted>) {
         let now = Moment::now();
-        for event in events {
+        let mut messages = Vec::new();
+        for Posted { event, at } in events {
+            if matches!(event, Event::Publish { .. } | Event::Whisper { .. }) {
+                messages.push(at);
+            }
             self.handle(event, now);
         }
         self.flush(now);
+        for at in messages {
+            METRICS.queueing_seconds.observe(at.elapsed().as_secs_f64());
+        }
+        METRICS.clients.set(self.clients.len() as i64);
+        METRICS.absent_members.set(self.absences.len() as i64);
+        METRICS.rooms.set(self.rooms.len() as i64);
     }
 
     /// Decides about one event. What the rooms are to hear waits for [`flush`](Hub::flush).
@@ -249,6 +274,7 @@ impl Hub {
             if room.has_waiting() && !self.waiting.contains(&name) {
                 self.waiting.push(name);
             }
+            METRICS.evictions.inc_by(overflowed.len() as u64);
             for id in overflowed {
                 self.remove(id, CloseReason::TooSlow, now);
             }

@@ -28,6 +28,7 @@
 pub mod config;
 pub mod limits;
 pub mod logging;
+pub mod metrics;
 pub mod server;
 
 pub mod http;

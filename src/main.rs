@@ -50,6 +50,9 @@ fn serve(config: Config) -> ExitCode {
     if let Err(error) = stop_on_signals(server.stop_handle()) {
         return fail(FAILURE, &format!("can't wait for signals: {error}"));
     }
+    if let Ok(Some(address)) = server.metrics_addr() {
+        info!("metrics on http://{address}/metrics");
+    }
     match server.local_addr() {
         Ok(address) => info!("listening on http://{address}/"),
         Err(error) => return fail(FAILURE, &error.to_string()),

@@ -304,6 +304,26 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    /// Every one.
+    pub const ALL: [CloseReason; 16] = [
+        CloseReason::ClientClosed,
+        CloseReason::ClientGone,
+        CloseReason::ServerShutdown,
+        CloseReason::ProtocolError,
+        CloseReason::Binary,
+        CloseReason::InvalidUtf8,
+        CloseReason::ConnectionLost,
+        CloseReason::TooBig,
+        CloseReason::InternalError,
+        CloseReason::TooSlow,
+        CloseReason::InvalidName,
+        CloseReason::InvalidRoom,
+        CloseReason::PingTimeout,
+        CloseReason::NameTaken,
+        CloseReason::Replaced,
+        CloseReason::RoomLimit,
+    ];
+
     /// The status code (RFC 6455, 7.4; 4000 and up are this protocol's own).
     pub fn code(self) -> u16 {
         match self {

@@ -28,6 +28,7 @@ use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::TcpStream;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
@@ -38,9 +39,40 @@ use socket2::SockRef;
 
 use crate::client::Connection;
 use crate::message::CloseReason;
+use crate::metrics::METRICS;
 
 /// One or more whole frames, shared by all who get them. A single pointer, since each client's queue has room for many.
-pub type Frames = Arc<Vec<u8>>;
+#[derive(Clone, Debug)]
+pub struct Frames(Arc<Entry>);
+
+#[derive(Debug)]
+struct Entry {
+    bytes: Vec<u8>,
+    /// When it was queued, unless it waited for its client elsewhere.
+    queued: Option<Instant>,
+}
+
+impl Frames {
+    /// Frames that are made now and queued later, so that how long they wait can't be told.
+    pub fn made_before(bytes: Vec<u8>) -> Frames {
+        Frames(Arc::new(Entry { bytes, queued: None }))
+    }
+}
+
+impl From<Vec<u8>> for Frames {
+    /// Frames that are queued at once.
+    fn from(bytes: Vec<u8>) -> Frames {
+        Frames(Arc::new(Entry { bytes, queued: Some(Instant::now()) }))
+    }
+}
+
+impl Deref for Frames {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0.bytes
+    }
+}
 
 /// Entries that a newcomer is greeted with: the welcome and the history.
 const GREETING_ENTRIES: usize = 2;
@@ -324,6 +356,8 @@ impl Writing {
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
             Err(error) => return Err(error),
         };
+        METRICS.sent_bytes.inc_by(written as u64);
+        let now = Instant::now();
         while let Some(first) = self.entries.front() {
             let rest = first.len() - self.offset;
             if written < rest {
@@ -332,6 +366,9 @@ impl Writing {
             }
             written -= rest;
             self.offset = 0;
+            if let Some(queued) = first.0.queued {
+                METRICS.write_delay_seconds.observe(now.saturating_duration_since(queued).as_secs_f64());
+            }
             self.entries.pop_front();
         }
         Ok(())

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use crate::client::ClientId;
 use crate::hub::Joining;
 use crate::message::{CloseReason, Complaint, ErrorCode, ServerMessage, Timestamp, fold_case};
+use crate::metrics::METRICS;
 use crate::outbox::{Frames, Line, Outbox, Sweeps};
 use crate::session::Session;
 
@@ -177,6 +178,8 @@ pub struct Room {
     names: BTreeSet<Arc<str>>,
     /// The frames for everyone that have not been sent.
     pending: Vec<u8>,
+    /// Public messages among them.
+    pending_messages: u64,
     /// Nothing in `pending` is more than a notice, and a crowd can wait for those until they are due.
     only_notices: bool,
     /// The time has come to send what has waited.
@@ -210,6 +213,7 @@ impl Room {
             by_name: HashMap::new(),
             names: BTreeSet::new(),
             pending: Vec::new(),
+            pending_messages: 0,
             only_notices: true,
             notices_due: false,
             told: Vec::new(),
@@ -331,7 +335,7 @@ impl Room {
             let bytes = self.history.iter().map(|said| said.frame.len()).sum();
             let mut frames = Vec::with_capacity(bytes);
             self.history.iter().for_each(|said| frames.extend_from_slice(&said.frame));
-            frames.into()
+            Frames::made_before(frames)
         })
     }
 
@@ -423,6 +427,8 @@ impl Room {
         }
         .to_frame();
         self.announce(&frame);
+        self.pending_messages += 1;
+        METRICS.public_messages.inc();
         self.only_notices = false;
         self.history_frames = None;
         if let Some(receipt) = &receipt {
@@ -492,6 +498,8 @@ impl Room {
             _ => {}
         }
         self.tell(id, &frame);
+        METRICS.private_messages.inc();
+        METRICS.deliveries.inc_by(if target.is_some_and(|target| target != id) { 2 } else { 1 });
         if let Some(receipt) = receipt {
             self.receipts.insert(receipt.clone(), None);
             self.whispers.push_back((sender, receipt));
@@ -596,6 +604,7 @@ impl Room {
         self.told.clear();
         self.only_notices = true;
         let pending: Frames = std::mem::take(&mut self.pending).into();
+        METRICS.deliveries.inc_by(std::mem::take(&mut self.pending_messages) * self.members.len() as u64);
         for (&id, member) in &mut self.members {
             if member.queue(&pending) {
                 self.overflowed.push(id);

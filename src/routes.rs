@@ -12,15 +12,16 @@ use percent_encoding::percent_decode_str;
 use tungstenite::error::{Error, ProtocolError};
 use tungstenite::handshake::server::{create_response, write_response};
 use tungstenite::http::header::{
-    ALLOW, CONNECTION, CONTENT_LENGTH, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
-    TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use tungstenite::http::{Method, StatusCode};
 
 use crate::client::{self, Connection, Upgrade};
 use crate::http::{self, Request, Response};
-use crate::hub::{Event, Joining, Nickname};
+use crate::hub::{Event, Joining, Nickname, Posted};
 use crate::message::{self, CloseReason};
+use crate::metrics::METRICS;
 use crate::page;
 use crate::room::Resume;
 use crate::server::Shared;
@@ -48,6 +49,7 @@ pub fn serve(connection: &Arc<Connection>, shared: &Shared) {
     if shared.stopping() {
         return refuse(connection, unavailable(STOPPING), false, shared);
     }
+    METRICS.http_responses.with_label_values(&[StatusCode::SWITCHING_PROTOCOLS.as_str()]).inc();
     if let Err(error) = client::serve_ws(connection, upgrade, shared) {
         warn!("no thread to write to client {}: {error}", connection.id);
         refuse(connection, unavailable(FULL), false, shared);
@@ -76,12 +78,12 @@ fn answer(connection: &Connection, shared: &Shared) -> Option<(Box<Request>, Vec
     let response = match (request.uri().path(), request.method()) {
         _ if shared.stopping() => unavailable(STOPPING),
         ("/ws", &Method::GET) => return Some((request, leftover)),
-        ("/ws", _) => not_allowed("GET"),
+        ("/ws", _) => http::not_allowed("GET"),
         ("/healthz", &Method::GET | &Method::HEAD) => health(inbox),
-        ("/healthz", _) => not_allowed("GET, HEAD"),
+        ("/healthz", _) => http::not_allowed("GET, HEAD"),
         (path, method) => match page::find(path) {
             Some(asset) if method == Method::GET || head_only => asset.response(request.headers()),
-            Some(_) => not_allowed("GET, HEAD"),
+            Some(_) => http::not_allowed("GET, HEAD"),
             None => http::text(StatusCode::NOT_FOUND, "nothing here; the chat is at /"),
         },
     };
@@ -93,6 +95,7 @@ fn answer(connection: &Connection, shared: &Shared) -> Option<(Box<Request>, Vec
 fn refuse(connection: &Connection, response: Response, head_only: bool, shared: &Shared) {
     let Connection { id, peer, stream, .. } = connection;
     let status = response.status();
+    METRICS.http_responses.with_label_values(&[status.as_str()]).inc();
     match status.is_success() || status == StatusCode::NOT_MODIFIED {
         true => debug!("connection {id} from {peer}: {status}"),
         false => info!("connection {id} from {peer} refused: {status}"),
@@ -109,22 +112,19 @@ pub fn unavailable(why: &'static str) -> Response {
 
 /// Refuses a connection that gets no thread, without waiting for anything.
 pub fn turn_away(mut stream: &TcpStream, why: &'static str) {
-    let response = http::to_bytes(unavailable(why), false);
+    let response = unavailable(why);
+    METRICS.http_responses.with_label_values(&[response.status().as_str()]).inc();
+    let response = http::to_bytes(response, false);
     // The client learns less if this fails, and the server loses nothing.
     let _ = stream.set_nonblocking(true).and_then(|()| stream.write_all(&response));
     let _ = stream.shutdown(Shutdown::Write);
 }
 
-fn not_allowed(methods: &'static str) -> Response {
-    let line = format!("this path takes {methods}");
-    http::with_header(http::text(StatusCode::METHOD_NOT_ALLOWED, line), ALLOW, methods)
-}
-
 /// `200` while the hub answers in time.
-pub fn health(inbox: &Sender<Event>) -> Response {
+pub fn health(inbox: &Sender<Posted>) -> Response {
     let (answer, answered) = bounded(1);
     let deadline = Instant::now() + HEALTH_TIMEOUT;
-    let asked = inbox.send_deadline(Event::Health(answer), deadline);
+    let asked = inbox.send_deadline(Posted::now(Event::Health(answer)), deadline);
     match asked.is_ok() && answered.recv_deadline(deadline).is_ok() {
         true => http::text(StatusCode::OK, "ok"),
         false => unavailable("the hub does not answer"),

@@ -14,8 +14,9 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::client::{ClientId, Connection};
 use crate::config::Config;
-use crate::hub::{Event, Hub, INBOX_EVENTS};
+use crate::hub::{Hub, INBOX_EVENTS, Posted};
 use crate::limits;
+use crate::metrics::{self, METRICS};
 use crate::outbox::Sweeps;
 use crate::routes;
 
@@ -39,6 +40,7 @@ const CUT_AFTER: f64 = 0.8;
 pub struct Server {
     config: Arc<Config>,
     listener: Arc<TcpListener>,
+    metrics_listener: Option<Arc<TcpListener>>,
     stopping: Arc<AtomicBool>,
     run_id: u64,
 }
@@ -48,7 +50,7 @@ pub struct Shared {
     /// The options.
     pub config: Arc<Config>,
     /// The way to the hub.
-    pub inbox: Sender<Event>,
+    pub inbox: Sender<Posted>,
     /// Where writers help each other.
     pub sweeps: Sweeps,
     stopping: Arc<AtomicBool>,
@@ -67,8 +69,8 @@ impl Shared {
 /// Stops a server from another thread.
 #[derive(Clone)]
 pub struct StopHandle {
-    /// Weak, so that the server alone decides when the socket is closed.
-    listener: Weak<TcpListener>,
+    /// Weak, so that the server alone decides when the sockets are closed.
+    listeners: Vec<Weak<TcpListener>>,
     stopping: Arc<AtomicBool>,
 }
 
@@ -101,12 +103,18 @@ impl Server {
     /// # Errors
     /// Says which address could not be bound, and why.
     pub fn bind(config: Config) -> io::Result<Server> {
-        let context = |error: io::Error| io::Error::new(error.kind(), format!("--listen {}: {error}", config.listen));
-        let listener = listen(&config.listen).map_err(context)?;
+        let bind = |option, address: &str| match listen(address) {
+            Ok(listener) => Ok(Arc::new(listener)),
+            Err(error) => Err(io::Error::new(error.kind(), format!("{option} {address}: {error}"))),
+        };
+        let listener = bind("--listen", &config.listen)?;
+        let metrics_listener =
+            config.metrics_listen.as_ref().map(|address| bind("--metrics-listen", address)).transpose()?;
         let run_id = getrandom::u64().map_err(io::Error::other)?;
         Ok(Server {
             config: Arc::new(config),
-            listener: Arc::new(listener),
+            listener,
+            metrics_listener,
             stopping: Arc::new(AtomicBool::new(false)),
             run_id,
         })
@@ -120,9 +128,18 @@ impl Server {
         self.listener.local_addr()
     }
 
+    /// The address that answers `/metrics`, if there is one.
+    ///
+    /// # Errors
+    /// What the socket says.
+    pub fn metrics_addr(&self) -> io::Result<Option<SocketAddr>> {
+        self.metrics_listener.as_ref().map(|listener| listener.local_addr()).transpose()
+    }
+
     /// A handle that stops it.
     pub fn stop_handle(&self) -> StopHandle {
-        StopHandle { listener: Arc::downgrade(&self.listener), stopping: self.stopping.clone() }
+        let listeners = [Some(&self.listener), self.metrics_listener.as_ref()].into_iter().flatten();
+        StopHandle { listeners: listeners.map(Arc::downgrade).collect(), stopping: self.stopping.clone() }
     }
 
     /// Serves until stopped, then sends everybody away and joins every thread.
@@ -158,7 +175,13 @@ impl Server {
             connections: AtomicUsize::new(0),
             connections_max: ceiling.connections,
         });
-        self.accept_loop(&shared, &tell);
+        METRICS.connections_max.with_label_values(&[ceiling.limit]).set(ceiling.connections as i64);
+        if let Some(listener) = self.metrics_listener {
+            let stopping = self.stopping.clone();
+            // Not joined: a scraper that is slow to read must not hold up the end.
+            spawn("metrics", move || metrics::serve(&listener, &stopping))?;
+        }
+        accept_loop(&self.listener, &shared, &tell);
 
         let deadline = Instant::now() + self.config.shutdown_timeout;
         let cut_at = Instant::now() + self.config.shutdown_timeout.mul_f64(CUT_AFTER);
@@ -179,32 +202,35 @@ impl Server {
         }
         Ok(())
     }
+}
 
-    /// Takes connections until the server is told to stop. Never ends by itself.
-    fn accept_loop(&self, shared: &Arc<Shared>, tell: &Sender<Tell>) {
-        let mut warned = HashMap::new();
-        for id in 1.. {
-            let accepted = self.listener.accept();
-            if self.stopping.load(Ordering::SeqCst) {
-                if let Ok((stream, _)) = accepted {
-                    routes::turn_away(&stream, routes::STOPPING);
-                }
-                return;
+/// Takes connections until the server is told to stop. Never ends by itself.
+fn accept_loop(listener: &TcpListener, shared: &Arc<Shared>, tell: &Sender<Tell>) {
+    let mut warned = HashMap::new();
+    for id in 1.. {
+        let accepted = listener.accept();
+        if shared.stopping() {
+            if let Ok((stream, _)) = accepted {
+                routes::turn_away(&stream, routes::STOPPING);
             }
-            match accepted {
-                Ok((stream, peer)) => admit(id, stream, peer, shared, tell),
-                Err(error) => {
-                    // Each kind of failure is told once in a while, however often it happens.
-                    let now = Instant::now();
-                    let due = warned.get(&error.raw_os_error()).is_none_or(|&at| now >= at + ACCEPT_WARN_INTERVAL);
-                    if due {
-                        warn!("can't accept a connection: {error}");
-                        warned.insert(error.raw_os_error(), now);
-                    }
-                    // A client that hung up while it waited is no reason to let others wait.
-                    if error.kind() != io::ErrorKind::ConnectionAborted {
-                        thread::sleep(ACCEPT_PAUSE);
-                    }
+            return;
+        }
+        match accepted {
+            Ok((stream, peer)) => {
+                METRICS.connections_accepted.inc();
+                admit(id, stream, peer, shared, tell);
+            }
+            Err(error) => {
+                // Each kind of failure is told once in a while, however often it happens.
+                let now = Instant::now();
+                let due = warned.get(&error.raw_os_error()).is_none_or(|&at| now >= at + ACCEPT_WARN_INTERVAL);
+                if due {
+                    warn!("can't accept a connection: {error}");
+                    warned.insert(error.raw_os_error(), now);
+                }
+                // A client that hung up while it waited is no reason to let others wait.
+                if error.kind() != io::ErrorKind::ConnectionAborted {
+                    thread::sleep(ACCEPT_PAUSE);
                 }
             }
         }
@@ -251,11 +277,13 @@ impl StopHandle {
     /// Tells the server to stop. Returns at once; [`Server::run`] returns when it has.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
-        let Some(listener) = self.listener.upgrade() else { return };
-        // On Linux this ends a blocked accept. Elsewhere a connection of our own does.
-        if SockRef::from(&*listener).shutdown(Shutdown::Both).is_err() {
-            let _ =
-                listener.local_addr().and_then(|address| TcpStream::connect_timeout(&reachable(address), ACCEPT_PAUSE));
+        for listener in self.listeners.iter().filter_map(Weak::upgrade) {
+            // On Linux this ends a blocked accept. Elsewhere a connection of our own does.
+            if SockRef::from(&*listener).shutdown(Shutdown::Both).is_err()
+                && let Ok(address) = listener.local_addr()
+            {
+                let _ = TcpStream::connect_timeout(&reachable(address), ACCEPT_PAUSE);
+            }
         }
     }
 }
@@ -371,6 +399,7 @@ impl Permit {
             return None;
         }
         shared.connections.fetch_add(1, Ordering::SeqCst);
+        METRICS.connections.inc();
         Some(Permit(shared.clone()))
     }
 }
@@ -378,6 +407,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Ordering::SeqCst);
+        METRICS.connections.dec();
     }
 }
 

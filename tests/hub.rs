@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crossbeam_channel::bounded;
 use parlour::client::ClientId;
-use parlour::hub::{Event, Hub, Joining, Moment, Newcomer, Nickname};
+use parlour::hub::{Event, Hub, Joining, Moment, Newcomer, Nickname, Posted};
 use parlour::message::CloseReason;
 use parlour::outbox::{self, Frames, Mail, Status, Sweeps};
 use parlour::session::Session;
@@ -327,7 +327,7 @@ fn what_waits_in_the_inbox_is_delivered_before_a_stop() {
     heard(&mut ann);
     let (inbox, events) = bounded(1024);
     for number in 0..600 {
-        inbox.send(Event::Publish { id: 1, content: number.to_string(), receipt: None }).unwrap();
+        inbox.send(Posted::now(Event::Publish { id: 1, content: number.to_string(), receipt: None })).unwrap();
     }
     let (stop, stopped) = bounded(1);
     stop.send(()).unwrap();

@@ -8,6 +8,7 @@ mod http;
 mod hub;
 mod joining;
 mod limits;
+mod metrics;
 mod page;
 mod process;
 mod resume;

@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use crate::support::raw::{FIN, RawClient, TEXT, exchange, exchange_bytes, masked};
 use crate::support::{config, eventually};
 
-fn command(options: &[&str]) -> Command {
+pub fn command(options: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_parlour"));
     command.args(options).env_remove("RUST_LOG").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
@@ -22,7 +22,17 @@ fn run(options: &[&str]) -> Output {
 pub struct Program {
     child: Child,
     pub address: SocketAddr,
-    log: JoinHandle<String>,
+    /// Where `--metrics-listen` listens.
+    pub metrics: Option<SocketAddr>,
+    log: Option<JoinHandle<String>>,
+}
+
+impl Drop for Program {
+    /// A test that fails leaves nothing running.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 impl Program {
@@ -32,15 +42,16 @@ impl Program {
         let mut log = String::new();
         let address = loop {
             assert_ne!(stderr.read_line(&mut log).expect("text"), 0, "it ended: {log}");
-            if let Some((_, rest)) = log.split_once("listening on http://") {
-                break rest.split('/').next().unwrap().parse().expect("an address");
+            if let Some(address) = address_after("listening on http://", &log) {
+                break address;
             }
         };
+        let metrics = address_after("metrics on http://", &log);
         let log = thread::spawn(move || {
             stderr.read_to_string(&mut log).expect("text");
             log
         });
-        Program { child, address, log }
+        Program { child, address, metrics, log: Some(log) }
     }
 
     pub fn signal(&self, name: &str) {
@@ -50,8 +61,14 @@ impl Program {
 
     pub fn ended(mut self) -> (ExitStatus, String) {
         let status = eventually("its end", || self.child.try_wait().expect("a child"));
-        (status, self.log.join().expect("a log"))
+        (status, self.log.take().expect("it ends once").join().expect("a log"))
     }
+}
+
+/// The address that follows `words` in the log.
+fn address_after(words: &str, log: &str) -> Option<SocketAddr> {
+    let (_, rest) = log.split_once(words)?;
+    Some(rest.split('/').next()?.parse().expect("an address"))
 }
 
 #[track_caller]
@@ -149,8 +166,15 @@ fn sigint_and_sigterm_stop_it_with_status_0() {
 
 #[test]
 fn a_second_signal_ends_it_at_once_with_a_non_zero_status() {
-    let options =
-        ["--listen", "127.0.0.1:0", "--shutdown-timeout=1h", "--write-timeout=1h", "--queue=2", "--message-rate=0"];
+    let options = [
+        "--listen",
+        "127.0.0.1:0",
+        "--shutdown-timeout=1h",
+        "--write-timeout=1h",
+        "--queue=2",
+        "--message-rate=0",
+        "--leave-grace=0",
+    ];
     let program = Program::start(&mut command(&options));
     // Somebody who reads nothing keeps the first stop waiting.
     let mut talker = RawClient::connect_to(program.address, "name=talker");
