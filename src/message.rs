@@ -1,6 +1,7 @@
 //! What clients and server say to each other: the JSON messages, the rules for names, and why a connection ends.
 
 use std::borrow::Cow;
+use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -238,11 +239,14 @@ impl ServerMessage<'_> {
         frame.extend_from_slice(&[0; HEADER_BYTES_USUAL]);
         serde_json::to_writer(&mut frame, self).expect("strings, numbers and lists of them always serialise");
         let length = (frame.len() - HEADER_BYTES_USUAL) as u64;
-        let mut header = Vec::with_capacity(HEADER_BYTES_MAX);
-        write_header(OpCode::Data(Data::Text), length, &mut header);
+        let mut room = [0; HEADER_BYTES_MAX];
+        let mut left = &mut room[..];
+        write_header(OpCode::Data(Data::Text), length, &mut left);
+        let unused = left.len();
+        let header = &room[..HEADER_BYTES_MAX - unused];
         match header.len() == HEADER_BYTES_USUAL {
-            true => frame[..HEADER_BYTES_USUAL].copy_from_slice(&header),
-            false => drop(frame.splice(..HEADER_BYTES_USUAL, header)),
+            true => frame[..HEADER_BYTES_USUAL].copy_from_slice(header),
+            false => drop(frame.splice(..HEADER_BYTES_USUAL, header.iter().copied())),
         }
         frame
     }
@@ -261,9 +265,10 @@ fn control_frame(opcode: Control, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-fn write_header(opcode: OpCode, length: u64, out: &mut Vec<u8>) {
+/// `out` must have room for the longest header.
+fn write_header(opcode: OpCode, length: u64, out: &mut impl Write) {
     let header = FrameHeader { opcode, ..FrameHeader::default() };
-    header.format(length, out).expect("a Vec takes every write");
+    header.format(length, out).expect("there is room for it");
 }
 
 /// Every way a connection can end, with one name for the close frame's reason and the log.

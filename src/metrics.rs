@@ -11,6 +11,7 @@ use std::time::Duration;
 use log::{debug, warn};
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    local::LocalHistogram,
 };
 use tungstenite::http::header::{CONTENT_TYPE, HeaderValue};
 use tungstenite::http::{Method, StatusCode};
@@ -126,6 +127,33 @@ impl Metrics {
     /// Everything, as text.
     pub fn to_text(&self) -> String {
         TextEncoder::new().encode_to_string(&self.registry.gather()).expect("a String takes every write")
+    }
+}
+
+/// What a writer has written in one go. Counted when it is dropped: counted at each write, it would have all writers wait for
+/// the same few words of memory.
+#[derive(Default)]
+pub struct WriteTally {
+    bytes: u64,
+    delays: Option<LocalHistogram>,
+}
+
+impl WriteTally {
+    /// So many bytes have been written.
+    pub fn wrote(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+    }
+
+    /// Something has been written that waited so long.
+    pub fn waited(&mut self, delay: Duration) {
+        self.delays.get_or_insert_with(|| METRICS.write_delay_seconds.local()).observe(delay.as_secs_f64());
+    }
+}
+
+impl Drop for WriteTally {
+    fn drop(&mut self) {
+        // The delays count themselves.
+        METRICS.sent_bytes.inc_by(self.bytes);
     }
 }
 
