@@ -1,7 +1,10 @@
 //! A server on a port of its own, and clients that wait with deadlines.
 
 pub mod browser;
+pub mod proxy;
+pub mod random;
 pub mod raw;
+pub mod resumer;
 
 use std::net::{SocketAddr, TcpStream};
 use std::thread::{self, JoinHandle};
