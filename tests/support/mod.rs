@@ -1,6 +1,7 @@
 //! A server on a port of its own, and clients that wait with deadlines.
 
 pub mod browser;
+pub mod model;
 pub mod proxy;
 pub mod random;
 pub mod raw;
