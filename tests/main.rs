@@ -14,6 +14,7 @@ mod page;
 mod process;
 mod properties;
 mod resume;
+mod returning;
 mod shutdown;
 mod slow;
 mod sweeps;

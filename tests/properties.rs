@@ -18,11 +18,11 @@ use crate::support::{config, raw};
 
 /// Cases, unless `PROPTEST_CASES` says otherwise. They are the same each time unless `PROPTEST_RNG_SEED` does.
 const CASES_USUAL: u32 = 250;
-const STEPS_MAX: usize = 120;
+const STEPS_MAX: usize = 160;
 
-const PEOPLE: usize = 5;
-/// Two pairs of them collide.
-const NAMES: [&str; 5] = ["Ann", "ANN", "Bob", "bob", "Cas"];
+const PEOPLE: usize = 4;
+/// One for each person, mostly; two collide with others.
+const NAMES: [&str; 6] = ["Ann", "Bob", "Cas", "Dan", "ANN", "bob"];
 const ROOMS: [&str; 3] = ["r", "s", "t"];
 /// How a connection can end, as its reader sees it.
 const ENDS: [CloseReason; 5] = [
@@ -32,6 +32,8 @@ const ENDS: [CloseReason; 5] = [
     CloseReason::PingTimeout,
     CloseReason::TooBig,
 ];
+/// Length of a long content.
+const LONG_BYTES: usize = 9000;
 /// A queue that never fills in a case.
 const QUEUE_ENOUGH: usize = 4096;
 
@@ -64,11 +66,11 @@ enum Seen {
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// With `again` as in the same room and under the same name as before.
+    /// With `again` in the same room and under the same name as before.
     Join {
         who: usize,
         again: bool,
-        name: usize,
+        name: Option<usize>,
         room: usize,
         claim: Claim,
         seen: Seen,
@@ -101,6 +103,10 @@ enum Step {
     Silence {
         who: usize,
     },
+    /// Sends what it sent last, once more.
+    Again {
+        who: usize,
+    },
     /// The turn ends.
     Flush,
     Wait(u64),
@@ -120,6 +126,8 @@ fn step() -> impl Strategy<Value = Step> {
     let who = 0..PEOPLE;
     let receipt = || prop_oneof![1 => Just(None), 2 => (0..3usize).prop_map(Some)];
     let claim = prop_oneof![6 => Just(Claim::Own), 1 => who.clone().prop_map(Claim::Of), 1 => Just(Claim::Wrong), 2 => Just(Claim::None)];
+    let name = prop_oneof![5 => Just(None), 1 => (0..NAMES.len()).prop_map(Some)];
+    let room = prop_oneof![8 => Just(0), 1 => 1..ROOMS.len()];
     let seen = prop_oneof![
         6 => Just(Seen::Truth),
         1 => (1..9u64).prop_map(Seen::Less),
@@ -128,17 +136,18 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Seen::Nothing),
     ];
     let queue = prop_oneof![3 => Just(QUEUE_ENOUGH), 2 => 1..4usize];
-    let join = (who.clone(), prop::bool::weighted(0.7), 0..NAMES.len(), 0..ROOMS.len(), claim, seen, queue);
+    let join = (who.clone(), prop::bool::weighted(0.8), name, room, claim, seen, queue);
     prop_oneof![
         6 => join.prop_map(|(who, again, name, room, claim, seen, queue)| Step::Join { who, again, name, room, claim, seen, queue }),
         8 => (who.clone(), 0..3usize, receipt()).prop_map(|(who, content, receipt)| Step::Say { who, content, receipt }),
-        6 => (who.clone(), 0..NAMES.len(), 0..2usize, receipt())
+        6 => (who.clone(), 0..NAMES.len(), 0..3usize, receipt())
             .prop_map(|(who, to, content, receipt)| Step::Whisper { who, to, content, receipt }),
         1 => (who.clone(), receipt()).prop_map(|(who, receipt)| Step::Complain { who, receipt }),
         4 => (who.clone(), 0..ENDS.len()).prop_map(|(who, how)| Step::End { who, how }),
         4 => who.clone().prop_map(|who| Step::Read { who }),
-        1 => who.prop_map(|who| Step::Silence { who }),
-        8 => Just(Step::Flush),
+        1 => who.clone().prop_map(|who| Step::Silence { who }),
+        3 => who.clone().prop_map(|who| Step::Again { who }),
+        5 => Just(Step::Flush),
         3 => (1..70u64).prop_map(Step::Wait),
         1 => Just(Step::NoticesDue),
         1 => prop_oneof![20 => Just(Step::Flush), 1 => Just(Step::Stop)],
@@ -175,6 +184,14 @@ fn play(rules: &Rules, steps: &[Step]) {
     }
 }
 
+/// Content number `number`; some are so long that few of them make an entry of their own.
+fn words(number: usize) -> String {
+    match number {
+        0 | 1 => number.to_string(),
+        _ => "x".repeat(LONG_BYTES),
+    }
+}
+
 /// What a person knows, from what it has read.
 #[derive(Clone, Debug, Default)]
 struct Memory {
@@ -185,6 +202,15 @@ struct Memory {
     secret: Option<Secret>,
     life: Option<u64>,
     seq: u64,
+    sent: Option<Sent>,
+}
+
+/// A message of somebody's.
+#[derive(Clone, Debug)]
+struct Sent {
+    to: Option<String>,
+    content: String,
+    receipt: Option<String>,
 }
 
 /// A connection, and what has been read from it.
@@ -253,26 +279,29 @@ impl Stage {
         match step {
             &Step::Join { who, again, name, room, ref claim, ref seen, queue } => {
                 if !again || self.people[who].line.is_none() {
-                    let fresh =
-                        Memory { room: ROOMS[room].to_owned(), name: NAMES[name].to_owned(), ..Memory::default() };
-                    let Memory { secret, life, seq, .. } = self.people[who];
+                    let fresh = Memory {
+                        room: ROOMS[room].to_owned(),
+                        name: NAMES[name.unwrap_or(who)].to_owned(),
+                        ..Memory::default()
+                    };
+                    let Memory { secret, life, seq, sent, .. } = self.people[who].clone();
                     // What it knows of elsewhere it may still claim here.
-                    self.people[who] = Memory { secret, life, seq, ..fresh };
+                    self.people[who] = Memory { secret, life, seq, sent, ..fresh };
                 }
                 self.join(who, claim, seen, queue);
             }
             &Step::Say { who, content, receipt } => {
-                let Some(id) = self.people[who].line else { return };
-                let (content, receipt) = (format!("says {content}"), receipt.map(|number| number.to_string()));
-                self.model.say(id, &content, &receipt);
-                self.handle(Event::Publish { id: id as u64, content, receipt });
+                let receipt = receipt.map(|number| number.to_string());
+                self.send(who, Sent { to: None, content: words(content), receipt });
             }
             &Step::Whisper { who, to, content, receipt } => {
-                let Some(id) = self.people[who].line else { return };
-                let (to, content) = (NAMES[to].to_owned(), format!("whispers {content}"));
                 let receipt = receipt.map(|number| number.to_string());
-                self.model.whisper(id, &to, &content, &receipt);
-                self.handle(Event::Whisper { id: id as u64, to, content, receipt });
+                self.send(who, Sent { to: Some(NAMES[to].to_owned()), content: words(content), receipt });
+            }
+            &Step::Again { who } => {
+                if let Some(sent) = self.people[who].sent.clone() {
+                    self.send(who, sent);
+                }
             }
             &Step::Complain { who, receipt } => {
                 let Some(id) = self.people[who].line else { return };
@@ -308,6 +337,22 @@ impl Stage {
                 self.flush();
                 self.model.stop();
                 self.handle(Event::Stop);
+            }
+        }
+    }
+
+    fn send(&mut self, who: usize, sent: Sent) {
+        let Some(id) = self.people[who].line else { return };
+        self.people[who].sent = Some(sent.clone());
+        let Sent { to, content, receipt } = sent;
+        match to {
+            None => {
+                self.model.say(id, &content, &receipt);
+                self.handle(Event::Publish { id: id as u64, content, receipt });
+            }
+            Some(to) => {
+                self.model.whisper(id, &to, &content, &receipt);
+                self.handle(Event::Whisper { id: id as u64, to, content, receipt });
             }
         }
     }

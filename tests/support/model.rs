@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 
 /// Private messages that wait for an absent member.
 const KEPT_MAX: usize = 32;
+/// And their bytes; the model does not count them to the last, and its messages are short, or a good part of this.
+const KEPT_BYTES_MAX: usize = 16 * 1024;
 
 /// A connection's number.
 pub type Id = usize;
@@ -246,11 +248,10 @@ impl Model {
         match member.map(|member| &mut member.place) {
             _ if arrived => return self.ears[id].due.push(message),
             Some(Place::Away { kept, .. }) => {
-                if kept.len() == KEPT_MAX {
+                let sender = Some((key.clone(), secret, receipt.clone()));
+                if !keep(kept, Kept { message: message.clone(), after, sender }) {
                     return self.ears[id].due.push(error);
                 }
-                let sender = Some((key.clone(), secret, receipt.clone()));
-                kept.push(Kept { message: message.clone(), after, sender });
             }
             Some(Place::Here(other)) if *other != id => self.ears[*other].due.push(message.clone()),
             _ => {}
@@ -321,8 +322,8 @@ impl Model {
         let after = room.seq();
         match room.members.get_mut(by).filter(|member| member.secret == secret).map(|member| &mut member.place) {
             Some(Place::Here(id)) => self.ears[*id].due.push(message),
-            Some(Place::Away { kept, .. }) if kept.len() < KEPT_MAX => kept.push(Kept { message, after, sender: None }),
-            _ => {}
+            Some(Place::Away { kept, .. }) => drop(keep(kept, Kept { message, after, sender: None })),
+            None => {}
         }
     }
 
@@ -355,6 +356,16 @@ impl Model {
             }
         }
     }
+}
+
+/// Keeps a message for one who is away, if there is room.
+fn keep(kept: &mut Vec<Kept>, message: Kept) -> bool {
+    let bytes: usize = kept.iter().chain([&message]).map(|kept| kept.message.to_string().len()).sum();
+    let fits = kept.is_empty() || kept.len() < KEPT_MAX && bytes <= KEPT_BYTES_MAX;
+    if fits {
+        kept.push(message);
+    }
+    fits
 }
 
 /// A secret as the wire shows it.
