@@ -146,9 +146,9 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (who.clone(), 0..ENDS.len()).prop_map(|(who, how)| Step::End { who, how }),
         4 => who.clone().prop_map(|who| Step::Read { who }),
         1 => who.clone().prop_map(|who| Step::Silence { who }),
-        3 => who.clone().prop_map(|who| Step::Again { who }),
+        5 => who.clone().prop_map(|who| Step::Again { who }),
         5 => Just(Step::Flush),
-        3 => (1..70u64).prop_map(Step::Wait),
+        3 => (1..200u64).prop_map(Step::Wait),
         1 => Just(Step::NoticesDue),
         1 => prop_oneof![20 => Just(Step::Flush), 1 => Just(Step::Stop)],
     ]
