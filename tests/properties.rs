@@ -360,6 +360,8 @@ impl Stage {
     fn join(&mut self, who: usize, claim: &Claim, seen: &Seen, queue: usize) {
         let id = self.lines.len();
         let memory = self.people[who].clone();
+        // Two rooms that lose their last members in one turn do so in an order that only the hub knows.
+        let queue = if memory.room == ROOMS[0] { queue } else { QUEUE_ENOUGH };
         let (outbox, _controls, mail) = outbox::channel(queue, &Sweeps::new());
         let claim = match claim {
             Claim::Own => memory.secret,
@@ -403,12 +405,11 @@ impl Stage {
     /// Ends the turn. Whose queue was full the hub alone knows, so the model follows it.
     fn flush(&mut self) {
         self.hub.flush(self.moment());
-        for id in 0..self.lines.len() {
-            if self.model.ears[id].closed.is_none() && self.lines[id].mail.reason() == Some(CloseReason::TooSlow) {
-                assert!(!self.lines[id].roomy, "a queue with room is not too slow");
-                self.model.end(id, CloseReason::TooSlow);
-            }
-        }
+        let is_slow = |id: &Id| self.lines[*id].mail.reason() == Some(CloseReason::TooSlow);
+        let evicted: Vec<Id> =
+            (0..self.lines.len()).filter(|id| self.model.ears[*id].closed.is_none()).filter(is_slow).collect();
+        assert!(!evicted.iter().any(|id| self.lines[*id].roomy), "a queue with room is not too slow");
+        self.model.evict(&evicted);
         self.turning = false;
     }
 
@@ -437,16 +438,16 @@ impl Stage {
     fn hear(&mut self, id: Id, payload: &[u8]) {
         let mut message: Value = serde_json::from_slice(payload).unwrap();
         let (line, ear) = (&mut self.lines[id], &mut self.model.ears[id]);
-        settle_order(&mut ear.due[line.read..], &message);
-        let due = ear.due.get(line.read).unwrap_or_else(|| panic!("nothing more was due: {message}"));
-        line.read += 1;
         if message["type"] == "error" {
-            // Told to people, in words of its own.
+            // Told to people, in words of its own; and a refusal has its own time.
             message.as_object_mut().unwrap().remove("content");
-            if due.get("ts").is_none() {
+            if ear.due.first().is_some_and(|due| due.get("ts").is_none()) {
                 message.as_object_mut().unwrap().remove("ts");
             }
         }
+        settle_order(&mut ear.due[line.read..], &message);
+        let due = ear.due.get(line.read).unwrap_or_else(|| panic!("nothing more was due: {message}"));
+        line.read += 1;
         if message["type"] == "welcome" {
             let life = due["epoch"].as_u64().unwrap();
             let epoch = message["epoch"].as_str().unwrap();
@@ -514,12 +515,11 @@ impl Stage {
     }
 }
 
-/// Several members whose queues are full leave in any order: brings forward the leave that came, if it was due in this row.
+/// Several members whose queues are full leave in any order, and with each what was not delivered to it comes back: brings
+/// forward what came, if it was due in this row.
 fn settle_order(due: &mut [Value], came: &Value) {
-    if came["type"] != "leave" {
-        return;
-    }
-    let row = due.iter().take_while(|message| message["type"] == "leave").count();
+    let is_parting = |message: &Value| message["type"] == "leave" || message["code"] == ErrorCode::NoSuchUser.name();
+    let row = due.iter().take_while(|message| is_parting(message)).count();
     if let Some(at) = due[..row].iter().position(|message| message == came) {
         due[..=at].rotate_right(1);
     }

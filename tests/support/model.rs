@@ -166,7 +166,10 @@ impl Model {
         }
         ear.due.extend(kept.map(|kept| kept.message));
         if !own {
-            self.notice("join", &asks.room, &asks.name, "joined");
+            let content = format!("{} joined", asks.name);
+            let notice =
+                json!({"type": "join", "user": asks.name, "content": content, "room": asks.room, "ts": self.now});
+            self.tell_all(&asks.room, &notice);
         }
     }
 
@@ -279,7 +282,8 @@ impl Model {
         let members = &mut self.rooms.get_mut(&name).unwrap().members;
         if reason == CloseReason::ClientClosed || self.grace == 0 {
             let member = members.remove(&key).unwrap();
-            self.notice("leave", &name, &member.name, "left");
+            let notice = self.leave_notice(&name, &member.name);
+            self.tell_all(&name, &notice);
             self.note_empty(&name);
         } else {
             self.absences += 1;
@@ -288,13 +292,40 @@ impl Model {
         }
     }
 
+    /// The queues of these were full at the end of a turn. Who of them goes first is open, and so is whether one that is told
+    /// at once hears of another before it goes itself.
+    pub fn evict(&mut self, ids: &[Id]) {
+        let gone: Vec<_> = ids.iter().map(|&id| (id, self.ears[id].due.len(), self.ears[id].room.clone())).collect();
+        let mut leaves = Vec::new();
+        for (id, _, room) in &gone {
+            let room = room.as_ref().expect("a connection that lives is in a room");
+            leaves.push((*id, self.leave_notice(room, &self.rooms[room].members[&self.ears[*id].key].name)));
+            self.end(*id, CloseReason::TooSlow);
+        }
+        if self.grace > 0 {
+            return;
+        }
+        for (id, heard, room) in gone {
+            let others =
+                leaves.iter().filter(|(other, leave)| *other != id && room.as_deref() == leave["room"].as_str());
+            self.ears[id].due.truncate(heard);
+            self.ears[id].due.extend(others.map(|(_, leave)| leave.clone()));
+        }
+    }
+
+    fn leave_notice(&self, room: &str, user: &str) -> Value {
+        let content = format!("{user} left");
+        json!({"type": "leave", "user": user, "content": content, "room": room, "ts": self.now})
+    }
+
     /// Time passes.
     pub fn wait(&mut self, time: u64) {
         self.now += time;
         while let Some((_, name, key)) = self.first_overdue() {
             let room = self.rooms.get_mut(&name).unwrap();
             let member = room.members.remove(&key).unwrap();
-            self.notice("leave", &name, &member.name, "left");
+            let notice = self.leave_notice(&name, &member.name);
+            self.tell_all(&name, &notice);
             let Place::Away { kept, .. } = member.place else { unreachable!() };
             for (by, secret, receipt) in kept.into_iter().filter_map(|kept| kept.sender) {
                 self.not_delivered(&name, &by, secret, &receipt);
@@ -342,11 +373,6 @@ impl Model {
             self.lives += 1;
             room.empty_since = Some(self.lives);
         }
-    }
-
-    fn notice(&mut self, kind: &str, room: &str, user: &str, did: &str) {
-        let content = format!("{user} {did}");
-        self.tell_all(room, &json!({"type": kind, "user": user, "content": content, "room": room, "ts": self.now}));
     }
 
     fn tell_all(&mut self, room: &str, message: &Value) {
