@@ -69,8 +69,12 @@ fn two_windows_talk_on_while_their_lines_break() {
         bob.say(&format!("Bob {round}"));
         ann.say(&format!("Ann again {round}"));
         for page in [&mut ann, &mut bob] {
-            // Whoever has to wait asks again at once.
-            page.click("#retry-line");
+            // Whoever has to wait asks again at once, and so does a page whose line seems to be back.
+            match round {
+                0 => page.click("#retry-line"),
+                1 => drop(page.eval("dispatchEvent(new Event('online'))")),
+                _ => drop(page.eval("document.dispatchEvent(new Event('visibilitychange'))")),
+            }
             wait_connected(page);
             page.wait("pending.size === 0");
         }
@@ -200,6 +204,22 @@ fn two_tabs_of_one_session_do_not_fight() {
     let heard: Vec<Value> = (0..3).map(|_| witness.next()["content"].clone()).collect();
     assert_eq!(json!(heard), json!(["Ann joined", "one", "waits"]), "the room has not noticed");
     assert_eq!(second.eval("line.socket"), Value::Null);
+}
+
+#[test]
+fn a_name_taken_by_oneself_is_waited_for() {
+    let Some(mut browser) = Browser::launch() else { return };
+    let server = TestServer::start(&["--leave-grace", "1s"]);
+    let proxy = Proxy::start(server.address);
+    let mut witness = Client::join_room(&server, "Wit", "r");
+    let mut ann = browser.open(&format!("http://{}/?room=r", proxy.address));
+    // The server's welcome gets lost, and with it the session.
+    proxy.plan([Plan::down(200, Fault::Reset)]);
+    ann.join("Ann");
+    wait_connected(&mut ann);
+    assert_eq!(ann.eval("document.getElementById('door').hidden"), true);
+    let heard: Vec<Value> = (0..3).map(|_| witness.next()["content"].clone()).collect();
+    assert_eq!(json!(heard), json!(["Ann joined", "Ann left", "Ann joined"]));
 }
 
 /// The new states, for people to look at: `PARLOUR_SCREENSHOTS=folder make test`.

@@ -208,9 +208,11 @@ struct Connection {
 
 impl Connection {
     fn open(port: u16, path: &str) -> Connection {
-        let stream = TcpStream::connect(("127.0.0.1", port)).expect("the browser listens");
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        let (socket, _) = tungstenite::client(format!("ws://127.0.0.1:{port}{path}"), stream).expect("an upgrade");
+        let socket = eventually("a DevTools connection", || {
+            let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+            stream.set_read_timeout(Some(DEADLINE)).unwrap();
+            Some(tungstenite::client(format!("ws://127.0.0.1:{port}{path}"), stream).ok()?.0)
+        });
         Connection { socket, calls: 0 }
     }
 

@@ -6,6 +6,7 @@ pub mod proxy;
 pub mod random;
 pub mod raw;
 pub mod resumer;
+pub mod steps;
 
 use std::net::{SocketAddr, TcpStream};
 use std::thread::{self, JoinHandle};
