@@ -152,7 +152,7 @@ fn converse(server: &TestServer, seed: u64) -> (usize, usize) {
     let room = format!("round-{seed}");
     let names = ["Ann", "Bob", "Cas"];
     let mut random = Random(seed);
-    let mut witness = Resumer::new(server.address, "Wit", &room);
+    let mut witness = Resumer::new(server.address, "Wit", &room).on_a_good_line();
     witness.run_until(0, 0);
 
     let (mut public, mut to_witness) = (Vec::new(), Vec::new());
