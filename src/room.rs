@@ -9,6 +9,7 @@
 //! with its session before the hub ends the absence, nobody hears of it.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use crate::client::ClientId;
@@ -50,6 +51,21 @@ struct Identity {
 
 /// A `ref`, and the session it belongs to.
 type Receipt = (Session, Arc<str>);
+
+/// What the room remembers of a message with a `ref`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Known {
+    message: Numbered,
+    /// Of what was said: a client that uses a `ref` for something else says something new.
+    digest: u64,
+}
+
+/// A message's number among those of its kind.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Numbered {
+    Public(u64),
+    Private(u64),
+}
 
 /// A public message, as the room remembers it.
 struct Said {
@@ -160,10 +176,12 @@ pub struct Room {
     history: VecDeque<Said>,
     /// Their frames in one piece for newcomers; made when needed, forgotten when they change.
     history_frames: Option<Frames>,
-    /// The messages whose `ref` is known: a public one by its number. What comes again is not said again.
-    receipts: HashMap<Receipt, Option<u64>>,
+    /// The messages whose `ref` is known. What comes again is not said again.
+    receipts: HashMap<Receipt, Known>,
     /// The private ones among them, as many at most as the history holds public ones.
     whispers: VecDeque<(Arc<Identity>, Receipt)>,
+    /// Number of the newest private message with a `ref`.
+    whisper_seq: u64,
     members: HashMap<ClientId, Member>,
     /// Those whose connection broke, by their name with case folded.
     absent: HashMap<String, Absent>,
@@ -205,6 +223,7 @@ impl Room {
             history_frames: None,
             receipts: HashMap::new(),
             whispers: VecDeque::new(),
+            whisper_seq: 0,
             members: HashMap::new(),
             absent: HashMap::new(),
             roster: None,
@@ -279,6 +298,8 @@ impl Room {
     /// Gives somebody its place back. Nobody else hears of it.
     pub fn rejoin(&mut self, id: ClientId, vacated: Vacated, outbox: Outbox, resume: Option<&Resume>, now: Timestamp) {
         self.seat(id, vacated.identity, outbox, resume, &vacated.kept, now);
+        // With nothing new for anybody, only this has its welcome written.
+        self.told.push(id);
     }
 
     /// Makes a client a member: it gets the welcome, what it has missed, and what was kept for it.
@@ -412,9 +433,13 @@ impl Room {
         now: Timestamp,
     ) {
         let author = self.member(id).identity.clone();
-        let receipt = receipt.map(|receipt| (author.session, Arc::from(receipt)));
-        if let Some(&said) = receipt.as_ref().and_then(|receipt| self.receipts.get(receipt)) {
-            return self.confirm(id, said);
+        let receipt: Option<Receipt> = receipt.map(|receipt| (author.session, Arc::from(receipt)));
+        let digest = digest(None, content);
+        if let Some(&Known { message: Numbered::Public(seq), digest: known }) =
+            receipt.as_ref().and_then(|receipt| self.receipts.get(receipt))
+            && known == digest
+        {
+            return self.confirm(id, seq);
         }
         self.seq += 1;
         let frame = ServerMessage::Public {
@@ -432,19 +457,25 @@ impl Room {
         self.only_notices = false;
         self.history_frames = None;
         if let Some(receipt) = &receipt {
-            self.receipts.insert(receipt.clone(), Some(self.seq));
+            self.receipts.insert(receipt.clone(), Known { message: Numbered::Public(self.seq), digest });
         }
         self.history.push_back(Said { frame, author, receipt });
         if self.history.len() > history_max
             && let Some(Said { receipt: Some(receipt), .. }) = self.history.pop_front()
         {
-            self.receipts.remove(&receipt);
+            self.forget(&receipt, Numbered::Public(self.seq - history_max as u64));
         }
     }
 
-    /// Gives member `id` once more the receipt of its public message `said`: the message.
-    fn confirm(&mut self, id: ClientId, said: Option<u64>) {
-        let Some(seq) = said else { return };
+    /// Forgets a receipt, unless its `ref` belongs to a later message by now.
+    fn forget(&mut self, receipt: &Receipt, message: Numbered) {
+        if self.receipts.get(receipt).is_some_and(|known| known.message == message) {
+            self.receipts.remove(receipt);
+        }
+    }
+
+    /// Gives member `id` once more the receipt of its public message number `seq`: the message.
+    fn confirm(&mut self, id: ClientId, seq: u64) {
         let age = (self.seq - seq) as usize;
         if let Some(frame) = self.history.iter().rev().nth(age).map(|said| said.frame.clone()) {
             self.tell(id, &frame);
@@ -464,8 +495,11 @@ impl Room {
         let sender = self.member(id).identity.clone();
         let receipt: Option<Receipt> = receipt.map(|receipt| (sender.session, Arc::from(receipt)));
         let shown = receipt.as_ref().map(|(_, receipt)| receipt.clone());
-        let arrived = receipt.as_ref().is_some_and(|receipt| self.receipts.contains_key(receipt));
         let key = fold_case(to);
+        let digest = digest(Some(&key), content);
+        let known = receipt.as_ref().and_then(|receipt| self.receipts.get(receipt));
+        let arrived =
+            known.is_some_and(|known| matches!(known.message, Numbered::Private(_)) && known.digest == digest);
         let target = self.by_name.get(&key).copied();
         let identity = match target {
             Some(target) => Some(self.member(target).identity.clone()),
@@ -501,12 +535,13 @@ impl Room {
         METRICS.private_messages.inc();
         METRICS.deliveries.inc_by(if target.is_some_and(|target| target != id) { 2 } else { 1 });
         if let Some(receipt) = receipt {
-            self.receipts.insert(receipt.clone(), None);
+            self.whisper_seq += 1;
+            self.receipts.insert(receipt.clone(), Known { message: Numbered::Private(self.whisper_seq), digest });
             self.whispers.push_back((sender, receipt));
             if self.whispers.len() > history_max
                 && let Some((_, receipt)) = self.whispers.pop_front()
             {
-                self.receipts.remove(&receipt);
+                self.forget(&receipt, Numbered::Private(self.whisper_seq - history_max as u64));
             }
         }
     }
@@ -618,4 +653,12 @@ impl Room {
     fn member(&mut self, id: ClientId) -> &mut Member {
         self.members.get_mut(&id).expect("the hub names members only")
     }
+}
+
+/// Tells one message of a client from another, by whom it is for (`None` for everyone) and what it says. The keys are no
+/// secret: a client that finds two messages alike fools itself.
+fn digest(to: Option<&str>, content: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (to, content).hash(&mut hasher);
+    hasher.finish()
 }

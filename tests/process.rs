@@ -198,10 +198,14 @@ fn a_second_signal_ends_it_at_once_with_a_non_zero_status() {
 fn the_log_tells_of_comings_goings_and_refusals_and_never_what_was_said() {
     let options = ["--listen", "127.0.0.1:0", "--queue=8", "--write-timeout=200ms", "--message-rate=0"];
     let program = Program::start(command(&options).env("RUST_LOG", "trace"));
-    let mut request = crate::support::raw::upgrade("name=%E5%BC%A0%E4%B8%89").into_bytes();
+    let claim = "5e55105e55105e55105e55105e55105e";
+    let query = format!("name=%E5%BC%A0%E4%B8%89&session={claim}&epoch=x&since=1");
+    let mut request = crate::support::raw::upgrade(&query).into_bytes();
     request.extend(masked(FIN | TEXT, br#"{"type":"public","content":"a secret thing"}"#));
     request.extend(masked(FIN | 0x8, &[0x03, 0xe8, b's', b'e', b'c', b'r', b'e', b't']));
-    exchange_bytes(program.address, &request);
+    let heard = exchange_bytes(program.address, &request);
+    let heard = String::from_utf8_lossy(&heard);
+    let (_, session) = heard.split_once(r#""session":""#).expect("a welcome");
     exchange(program.address, b"GET /\x1b[31m HTTP/1.1\r\nHost: x\r\n\r\n");
     exchange(program.address, b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n");
     exchange_bytes(program.address, &crate::support::raw::upgrade("room=no+room").into_bytes());
@@ -222,7 +226,9 @@ fn the_log_tells_of_comings_goings_and_refusals_and_never_what_was_said() {
     ] {
         assert!(log.contains(part), "{part:?} in {log}");
     }
-    assert!(!log.contains("secret"), "{log}");
+    for secret in ["secret", claim, &session[..claim.len()]] {
+        assert!(!log.contains(secret), "{secret} in {log}");
+    }
     assert!(!log.contains('\x1b'), "{log}");
 }
 

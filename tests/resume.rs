@@ -416,6 +416,27 @@ fn a_private_message_sent_again_does_not_arrive_twice() {
 }
 
 #[test]
+fn a_ref_used_for_something_else_swallows_nothing() {
+    let mut stage = Stage::new(&["--history", "2"]);
+    let (mut ann, mut bob) = ann_and_bob(&mut stage);
+    stage.say(&ann, "1", Some("r"));
+    stage.say(&ann, "2", Some("r"));
+    stage.whisper(&ann, "Bob", "2", "r");
+    stage.whisper(&ann, "Bob", "3", "r");
+    stage.whisper(&ann, "Ann", "3", "r");
+    stage.say(&ann, "3", Some("r"));
+    stage.flush();
+    assert_eq!(bob.hear(), ["public 1", "public 2", "private 2", "private 3", "public 3"]);
+    assert_eq!(ann.hear(), ["public 1", "public 2", "private 2", "private 3", "private 3", "public 3"]);
+    // What pushes the first of them out of memory does not take the last along.
+    stage.say(&ann, "3", Some("r"));
+    stage.say(&bob, "4", None);
+    stage.say(&ann, "3", Some("r"));
+    stage.flush();
+    assert_eq!(bob.hear(), ["public 4"]);
+}
+
+#[test]
 fn a_session_lives_as_long_as_its_words() {
     let mut stage = Stage::new(&["--history", "1"]);
     let (ann, mut bob) = ann_and_bob(&mut stage);

@@ -7,7 +7,12 @@ const GROUP_MS = 5 * 60_000; // messages of one person within this stand under o
 const BACKOFF_MS = { first: 500, most: 30_000 };
 const STEADY_MS = 10_000; // a connection that lasts this long starts the backoff anew
 const RECEIPT_MS = 15_000; // a message without its receipt for this long means the line is dead
-const FINAL = new Set([4400, 4409, 4410, 4503]); // closes that trying again does not mend
+const WELCOME_MS = 10_000; // and so does a connection without its welcome and history
+const ASLEEP_MS = 90_000; // a clock that stood still for this long: the device slept, and the line may be gone. Hidden tabs tick once a minute
+const ORPHAN_MS = 15_000; // after an attempt that broke unseen, the name may be taken by nobody but oneself
+const BROKEN = 4000; // closes a line that is not trusted any more; unlike 1000, it is no leaving
+const FINAL = new Set([4400, 4409, 4503]); // closes that trying again does not mend
+const WHISPERS_MAX = 64; // private messages that may still come back as not delivered
 const NEAR_END_PX = 48;
 
 // ---------------------------------------------------------------------------------------------------------- texts
@@ -28,7 +33,8 @@ const TEXTS = {
     joined: (names) => `${names} joined`, left: (names) => `${names} left`, visited: (names) => `${names} came and went`,
     connecting: 'Connecting…', offline: 'You are offline. What you write is sent when the line is back.',
     lostFor: (s) => `The connection is lost. Trying again in ${s} s.`,
-    elsewhere: 'This conversation has been opened elsewhere.',
+    elsewhere: 'This conversation goes on in another tab or window. What you write here waits.', takeBack: 'Continue here',
+    notDelivered: (name) => `${name} has left before this could be delivered.`,
     gap: 'Some messages are older than the room’s history and can’t be shown.',
     newLife: 'The room has started anew: what was said before is no longer on the server.',
     noNotifications: 'The browser does not allow notifications for this page.',
@@ -60,7 +66,8 @@ const TEXTS = {
     joined: (names) => `${names} 加入了`, left: (names) => `${names} 离开了`, visited: (names) => `${names} 来过又离开了`,
     connecting: '正在连接…', offline: '你已离线。恢复连接后会发送你写的内容。',
     lostFor: (s) => `连接已断开，${s} 秒后重试。`,
-    elsewhere: '此对话已在别处打开。',
+    elsewhere: '此对话已在另一个标签页或窗口中继续。你在这里写的内容会等待发送。', takeBack: '在此继续',
+    notDelivered: (name) => `${name} 已离开，消息未能送达。`,
     gap: '有些消息早于房间保留的历史，无法显示。',
     newLife: '房间已重新开始：之前的内容已不在服务器上。',
     noNotifications: '浏览器不允许此页面显示通知。',
@@ -86,9 +93,23 @@ const calendar = new Intl.DateTimeFormat(navigator.language, { weekday: 'long', 
 
 const $ = (id) => document.getElementById(id);
 const me = { name: '', room: 'lobby' };
-const line = { socket: null, open: false, attempts: 0, retry: 0, countdown: 0, steady: 0, suspect: false };
-const room = { epoch: null, seq: 0, toCome: 0, members: new Map() }; // members: name in lower case → name
-const pending = new Map(); // ref → { message, node, sent, failed }
+const line = {
+  socket: null, open: false, attempts: 0, retry: 0, countdown: 0, steady: 0, welcome: 0,
+  suspect: false, // seems open, but is not to be trusted
+  replaced: false, // another tab goes on with the same session
+  orphaned: 0, // when an attempt last ended without a welcome
+  ticked: Date.now(),
+};
+const room = {
+  session: null, epoch: null,
+  seq: 0, // the newest public message shown here
+  seen: 0, // and shown in this tab before it was loaded anew
+  continued: false, // the server knew the session
+  gap: false, // something has been missed for good
+  toCome: 0, members: new Map(), // name in lower case → name
+};
+const pending = new Map(); // ref → { message, node, sent, by, failed }
+const whispers = new Map(); // ref → message, of the last private ones that have their receipt
 const view = { queue: [], scheduled: false, last: null, stick: true, below: 0, unread: 0, membersDue: false };
 let refCount = 0;
 const refPrefix = Array.from(crypto.getRandomValues(new Uint32Array(2)), (n) => n.toString(36)).join('');
@@ -102,6 +123,25 @@ const stored = (key, value) => {
   return null;
 };
 
+const SEAT = 'parlour-seat';
+
+/** Keeps for this tab what it needs to take its place again after a reload. */
+function remember() {
+  const { session, epoch, seq, seen } = room;
+  const unsettled = [...pending.values()].map(({ message, sent, by, failed }) => ({ message, sent, by, failed }));
+  const seat = { room: me.room, name: me.name, session, epoch, seen: Math.max(seq, seen), unsettled };
+  try { sessionStorage.setItem(SEAT, JSON.stringify(seat)); } catch { /* a reload is a newcomer then */ }
+}
+
+function forgetSeat() {
+  try { sessionStorage.removeItem(SEAT); } catch { /* nothing was kept */ }
+}
+
+/** What `remember` kept in this tab, or in the one it was copied from. */
+function recall() {
+  try { return JSON.parse(sessionStorage.getItem(SEAT)); } catch { return null; }
+}
+
 const make = (tag, className, content) => {
   const node = document.createElement(tag);
   if (className) node.className = className;
@@ -114,47 +154,65 @@ const make = (tag, className, content) => {
 function connect() {
   clearTimeout(line.retry);
   clearInterval(line.countdown);
-  line.suspect = false;
+  line.replaced = false;
   showLine(text.connecting);
   const url = new URL('ws', location.href);
   url.protocol = location.protocol === 'https:' ? 'wss:' : 'ws:';
-  url.search = new URLSearchParams({ name: me.name, room: me.room });
+  url.search = new URLSearchParams({
+    name: me.name, room: me.room,
+    ...(room.session && { session: room.session }),
+    ...(room.epoch && { epoch: room.epoch, since: room.seq }),
+  });
   url.hash = '';
+  disconnect(BROKEN);
   const socket = new WebSocket(url);
-  disconnect();
   line.socket = socket;
+  line.welcome = setTimeout(() => {
+    const wasOpen = line.open;
+    disconnect(BROKEN);
+    lost({ code: 1006, reason: '' }, wasOpen);
+  }, WELCOME_MS);
   socket.onmessage = (event) => socket === line.socket && receive(JSON.parse(event.data));
-  socket.onclose = (event) => socket === line.socket && lost(event);
+  socket.onclose = (event) => {
+    if (socket !== line.socket) return;
+    const wasOpen = line.open;
+    disconnect();
+    lost(event, wasOpen);
+  };
 }
 
 /** Forgets the present socket; whatever it still says is not heard. */
-function disconnect() {
+function disconnect(code) {
   const socket = line.socket;
   line.socket = null;
   line.open = false;
+  line.suspect = false;
   clearTimeout(line.steady);
-  if (socket) socket.close();
+  clearTimeout(line.welcome);
+  if (socket && code) socket.close(code);
 }
 
-function lost({ code, reason }) {
-  line.socket = null;
-  line.open = false;
-  clearTimeout(line.steady);
-  if (code === 1009) failOldest('too_big');
+function lost({ code, reason }, wasOpen) {
+  if (code === 1009) failOldest();
   if (code === 4410) {
-    showLine(text.elsewhere, true);
+    // Were both to try again, they would take the place from each other for ever.
+    line.replaced = true;
+    showLine(text.elsewhere, text.takeBack);
     return;
   }
-  if (FINAL.has(code)) {
+  // The name may be one's own, taken by an attempt whose welcome got lost.
+  const orphaned = code === 4409 && Date.now() - line.orphaned < ORPHAN_MS;
+  if (FINAL.has(code) && !orphaned) {
     openDoor(text.refusals[reason] || reason);
     return;
   }
+  if (!FINAL.has(code) && !wasOpen) line.orphaned = Date.now();
   const most = Math.min(BACKOFF_MS.most, BACKOFF_MS.first * 2 ** line.attempts);
   line.attempts += 1;
   const due = Date.now() + most * (0.5 + Math.random() / 2);
   const tell = () => {
     const seconds = Math.max(1, Math.ceil((due - Date.now()) / 1000));
-    showLine(navigator.onLine === false ? text.offline : text.lostFor(seconds), true);
+    showLine(navigator.onLine === false ? text.offline : text.lostFor(seconds), text.tryNow);
   };
   tell();
   line.countdown = setInterval(tell, 1000);
@@ -163,27 +221,34 @@ function lost({ code, reason }) {
 
 /** Connects at once if a connection is wanted and missing, or not to be trusted. */
 function hurry() {
-  if ($('parlour').hidden || (line.socket && !line.suspect)) return;
+  if ($('parlour').hidden || line.replaced || (line.socket && !line.suspect)) return;
   line.attempts = 0;
   connect();
 }
 addEventListener('online', hurry);
 addEventListener('offline', () => { line.suspect = true; });
 addEventListener('pageshow', hurry);
+addEventListener('pagehide', () => { if (!$('parlour').hidden) remember(); });
 document.addEventListener('visibilitychange', () => {
   if (document.hidden) return;
   view.unread = 0;
   showUnread();
-  if (!line.socket) hurry();
+  tick();
+  hurry();
 });
 
-setInterval(() => {
-  const overdue = Date.now() - RECEIPT_MS;
-  if (line.open && [...pending.values()].some((item) => !item.failed && item.sent && item.sent < overdue)) {
-    line.suspect = true;
-    hurry();
-  }
-}, 1000);
+/** Looks whether the line can still be alive. */
+function tick() {
+  const now = Date.now();
+  const asleep = now - line.ticked > ASLEEP_MS;
+  line.ticked = now;
+  const isOverdue = (item) => !item.failed && item.sent && item.sent < now - RECEIPT_MS;
+  const overdue = line.open && room.toCome === 0 && [...pending.values()].some(isOverdue);
+  if (!asleep && !overdue) return;
+  line.suspect = true;
+  hurry();
+}
+setInterval(tick, 1000);
 
 // ------------------------------------------------------------------------------------------------------- receiving
 
@@ -205,14 +270,19 @@ function welcomed(message) {
   showLine('');
   room.members = new Map(message.users.map((name) => [name.toLowerCase(), name]));
   membersChanged();
-  if (room.epoch !== null && room.epoch !== message.epoch) {
-    room.seq = 0;
-    show({ type: 'note', content: text.newLife });
-  }
   const known = room.epoch === message.epoch;
+  if (!known) {
+    if (room.epoch !== null) show({ type: 'divider', content: text.newLife });
+    room.seq = 0;
+    room.seen = 0;
+  }
+  room.gap = known && message.seq - message.history > Math.max(room.seq, room.seen);
+  if (room.gap) show({ type: 'divider', content: text.gap });
+  room.continued = room.session === message.session;
+  room.session = message.session;
   room.epoch = message.epoch;
-  if (known && room.seq + message.history < message.seq) show({ type: 'note', content: text.gap });
   room.toCome = message.history;
+  remember();
   $('live').setAttribute('aria-live', 'off');
   caughtUp();
 }
@@ -224,7 +294,7 @@ function heardPublic(message) {
     room.seq = message.seq;
     heard(message, live);
   } else {
-    settle(message.ref); // shown before the line broke, and so is its receipt
+    settle(message); // shown before the line broke, and so is its receipt
   }
   if (!live) caughtUp();
 }
@@ -232,16 +302,19 @@ function heardPublic(message) {
 /** Once the history is in, what has no receipt goes out again. */
 function caughtUp() {
   if (room.toCome > 0) return;
+  clearTimeout(line.welcome);
   setTimeout(() => $('live').setAttribute('aria-live', 'polite'), 500);
   for (const item of pending.values()) {
     if (item.failed) continue;
-    if (item.sent && item.message.type === 'private') fail(item, text.unconfirmed);
+    // Sent again, it would be said twice if it had arrived and the server did not know it any more.
+    const isKnown = item.message.type === 'private' ? room.continued : !room.gap;
+    if (item.sent && !isKnown) fail(item, text.unconfirmed);
     else transmit(item);
   }
 }
 
 function heard(message, live = true) {
-  settle(message.ref);
+  settle(message);
   show(message);
   if (live && message.user !== me.name) attract(message);
 }
@@ -263,7 +336,9 @@ function went(message) {
 function complained(message) {
   const said = text.errors[message.code] || message.content;
   const item = pending.get(message.ref);
+  const whisper = whispers.get(message.ref);
   if (item) fail(item, said);
+  else if (whisper) takeBack(whisper);
   else if (line.open) show({ type: 'note', content: said });
 }
 
@@ -272,38 +347,64 @@ function complained(message) {
 function send(message) {
   refCount += 1;
   message.ref = `${refPrefix}-${refCount}`;
-  const item = { message, node: make('li'), sent: 0, failed: '' };
-  pending.set(message.ref, item);
+  const item = hold({ message, sent: 0, by: me.name, failed: '' });
+  toEnd();
+  remember();
+  if (line.open && room.toCome === 0) transmit(item);
+}
+
+/** Shows a message below the others until it has its receipt. */
+function hold(item) {
+  item.node = make('li');
+  pending.set(item.message.ref, item);
   drawPending(item);
   $('pending').append(item.node);
-  toEnd();
-  if (line.open && room.toCome === 0) transmit(item);
+  return item;
 }
 
 function transmit(item) {
   item.sent = Date.now();
+  item.by = me.name;
   item.failed = '';
   drawPending(item);
   line.socket.send(JSON.stringify(item.message));
 }
 
-/** The receipt has come: the message itself takes the place of the pending one. */
-function settle(ref) {
+/** The receipt has come: the message itself takes the place of the pending one. Another's message with its ref is none. */
+function settle({ ref, user, type, to, content }) {
   const item = pending.get(ref);
-  if (!item) return;
-  pending.delete(ref);
+  if (!item || item.by !== user) return;
+  if (type === 'private') {
+    whispers.set(ref, { type, to, content, ref });
+    if (whispers.size > WHISPERS_MAX) whispers.delete(whispers.keys().next().value);
+  }
+  discard(item);
+}
+
+function discard(item) {
+  pending.delete(item.message.ref);
   item.node.remove();
+  remember();
+}
+
+/** A private message waited for somebody who did not come back: it was not delivered after all. */
+function takeBack(message) {
+  whispers.delete(message.ref);
+  view.queue = view.queue.filter((entry) => entry.ref !== message.ref || entry.user !== me.name);
+  for (const node of $('log').querySelectorAll('.private')) if (node.dataset.ref === message.ref) node.remove();
+  fail(hold({ message, sent: 0, by: me.name, failed: '' }), text.notDelivered(message.to));
 }
 
 function fail(item, why) {
   item.failed = why;
   drawPending(item);
   toEnd();
+  remember();
 }
 
-function failOldest(code) {
+function failOldest() {
   for (const item of pending.values()) {
-    if (item.sent && !item.failed) return fail(item, text.errors[code]);
+    if (item.sent && !item.failed) return fail(item, text.errors.too_big);
   }
 }
 
@@ -314,10 +415,15 @@ function drawPending(item) {
   if (failed) {
     const again = make('button', '', text.retry);
     again.type = 'button';
-    again.onclick = () => { if (line.open) transmit(item); else { item.failed = ''; item.sent = 0; drawPending(item); } };
+    again.onclick = () => {
+      item.failed = '';
+      item.sent = 0;
+      drawPending(item);
+      if (line.open && room.toCome === 0) transmit(item);
+    };
     const drop = make('button', '', text.discard);
     drop.type = 'button';
-    drop.onclick = () => settle(message.ref);
+    drop.onclick = () => discard(item);
     const why = make('span', '', failed);
     why.setAttribute('role', 'alert');
     status.append(why, again, drop);
@@ -376,6 +482,11 @@ function drawEntry(entry, fragment) {
     view.last = { day };
     return;
   }
+  if (entry.type === 'divider') {
+    fragment.append(make('li', 'divider', entry.content));
+    view.last = { day };
+    return;
+  }
   const isPrivate = entry.type === 'private';
   const more = !isPrivate && view.last.user === entry.user && entry.ts - view.last.ts < GROUP_MS;
   const node = make('li', `message ${entry.type}${more ? ' more' : ''}`);
@@ -384,6 +495,7 @@ function drawEntry(entry, fragment) {
   const time = make('time', '', clock.format(when));
   time.dateTime = when.toISOString();
   if (isPrivate) {
+    if (entry.ref && entry.user === me.name) node.dataset.ref = entry.ref;
     const display = (name) => (name === me.name ? text.you : name);
     by.append(make('bdi', 'only', text.privateFrom(display(entry.user), display(entry.to))), time);
   } else {
@@ -606,10 +718,11 @@ $('composer').addEventListener('submit', (event) => {
 
 // ------------------------------------------------------------------------------------------------ attention, status
 
-function showLine(said, canRetry = false) {
+function showLine(said, action = '') {
   $('line').hidden = said === '';
   if ($('line-text').textContent !== said) $('line-text').textContent = said;
-  $('retry-line').hidden = !canRetry;
+  $('retry-line').hidden = action === '';
+  if (action !== '') $('retry-line').textContent = action;
 }
 $('retry-line').onclick = () => { line.attempts = 0; connect(); };
 
@@ -687,7 +800,9 @@ function roomLink() {
 // ------------------------------------------------------------------------------------------------------------ door
 
 function openDoor(refusal = '') {
-  disconnect();
+  disconnect(1000);
+  forgetSeat();
+  line.replaced = false;
   clearTimeout(line.retry);
   clearInterval(line.countdown);
   $('parlour').hidden = true;
@@ -712,10 +827,10 @@ function enter() {
 
 /** Another room is another conversation. */
 function forgetRoom() {
-  room.epoch = null;
-  room.seq = 0;
+  Object.assign(room, { session: null, epoch: null, seq: 0, seen: 0 });
   room.members.clear();
   pending.clear();
+  whispers.clear();
   view.queue.length = 0;
   view.last = null;
   $('log').replaceChildren();
@@ -729,13 +844,12 @@ $('join').addEventListener('submit', (event) => {
   me.name = $('name').value.trim();
   me.room = $('room').value.trim();
   stored('parlour-name', me.name);
-  try { sessionStorage.setItem('parlour-joined', me.room); } catch { /* not remembered */ }
   if (me.room !== roomBefore) forgetRoom();
+  remember();
   enter();
 });
 $('leave').onclick = () => {
   $('settings').open = false;
-  try { sessionStorage.removeItem('parlour-joined'); } catch { /* nothing was */ }
   openDoor();
 };
 document.addEventListener('click', (event) => {
@@ -754,9 +868,11 @@ function start() {
   me.room = new URLSearchParams(location.search).get('room') || 'lobby';
   showUnread();
   // A reload goes back to where it was.
-  let joined = null;
-  try { joined = sessionStorage.getItem('parlour-joined'); } catch { /* not remembered */ }
-  if (me.name && joined === me.room) enter();
-  else openDoor();
+  const seat = recall();
+  if (seat?.room !== me.room) return openDoor();
+  me.name = seat.name;
+  Object.assign(room, { session: seat.session, epoch: seat.epoch, seen: seat.seen });
+  seat.unsettled.forEach(hold);
+  enter();
 }
 start();

@@ -1,5 +1,6 @@
 //! A headless Chromium, driven over its DevTools protocol: JSON on a WebSocket, for which tungstenite is all it takes.
 
+use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -86,6 +87,25 @@ impl Drop for Browser {
 
 /// A window.
 pub struct Page(Connection);
+
+impl Browser {
+    /// Opens what `page` shows in one more tab, which begins with a copy of its session storage.
+    pub fn duplicate(&mut self, page: &mut Page) -> Page {
+        let before = self.pages();
+        let open = json!({"expression": "void window.open(location.href)", "userGesture": true});
+        page.0.call("Runtime.evaluate", open);
+        let id = eventually("the new tab", || self.pages().into_iter().find(|id| !before.contains(id)));
+        let mut page = Page(Connection::open(self.port, &format!("/devtools/page/{id}")));
+        page.wait("document.readyState === 'complete'");
+        page
+    }
+
+    fn pages(&mut self) -> Vec<String> {
+        let targets = self.control.call("Target.getTargets", json!({}));
+        let pages = targets["targetInfos"].as_array().expect("a list").iter().filter(|target| target["type"] == "page");
+        pages.map(|target| target["targetId"].as_str().expect("an id").to_owned()).collect()
+    }
+}
 
 impl Page {
     /// The value of a JavaScript expression, awaited if it is a promise.
@@ -188,9 +208,11 @@ struct Connection {
 
 impl Connection {
     fn open(port: u16, path: &str) -> Connection {
-        let stream = TcpStream::connect(("127.0.0.1", port)).expect("the browser listens");
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        let (socket, _) = tungstenite::client(format!("ws://127.0.0.1:{port}{path}"), stream).expect("an upgrade");
+        let socket = eventually("a DevTools connection", || {
+            let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+            stream.set_read_timeout(Some(DEADLINE)).unwrap();
+            Some(tungstenite::client(format!("ws://127.0.0.1:{port}{path}"), stream).ok()?.0)
+        });
         Connection { socket, calls: 0 }
     }
 
@@ -200,7 +222,13 @@ impl Connection {
         let call = json!({"id": self.calls, "method": method, "params": parameters});
         self.socket.send(Message::text(call.to_string())).expect("the browser lives");
         loop {
-            let Message::Text(text) = self.socket.read().expect("an answer before the deadline") else { continue };
+            let text = match self.socket.read() {
+                Ok(Message::Text(text)) => text,
+                Ok(_) => continue,
+                // A process that was stopped and continued, for one (signal(7)).
+                Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => panic!("an answer was expected before the deadline, not {error}"),
+            };
             let mut answer: Value = serde_json::from_str(&text).expect("JSON");
             if answer["id"] == self.calls {
                 assert!(answer.get("error").is_none(), "{method}: {answer}");

@@ -1,7 +1,12 @@
 //! A server on a port of its own, and clients that wait with deadlines.
 
 pub mod browser;
+pub mod model;
+pub mod proxy;
+pub mod random;
 pub mod raw;
+pub mod resumer;
+pub mod steps;
 
 use std::net::{SocketAddr, TcpStream};
 use std::thread::{self, JoinHandle};
