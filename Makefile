@@ -1,7 +1,7 @@
 # Everything that is done with parlour, by name. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench bench-peers
+.PHONY: help run test conformance lint bench bench-peers
 
 # Options for `make run`: make run ARGS="--listen 0.0.0.0:8080"
 ARGS ?=
@@ -14,6 +14,9 @@ run: ## build and serve http://127.0.0.1:8080/ (ARGS="--help" explains the optio
 
 test: ## run all tests
 	cargo test --locked
+
+conformance: ## run the Autobahn cases, which takes Python and, once, the network
+	cargo test --locked --test conformance
 
 lint: ## check format, clippy and docs; a warning is an error
 	cargo fmt --check

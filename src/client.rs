@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use log::{info, warn};
-use tungstenite::Utf8Bytes;
 use tungstenite::error::{CapacityError, Error};
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{Message, Role, WebSocket, WebSocketConfig};
@@ -23,7 +22,7 @@ use crate::config::Config;
 use crate::hub::{Event, Joining, Newcomer, Posted};
 use crate::message::{self, CloseReason, Rejection, Request};
 use crate::metrics::METRICS;
-use crate::outbox::{self, Controls, Mail, Outbox, Status};
+use crate::outbox::{self, Controls, Mail, Outbox, Status, Sweeps};
 use crate::server::Shared;
 
 /// Bytes read at a time; tungstenite allocates the buffer at once, so it counts for each idle client.
@@ -65,50 +64,71 @@ pub struct Upgrade {
 /// Gives the reason when the system has no thread for the writer; nothing has been sent then.
 pub fn serve_ws(connection: &Arc<Connection>, upgrade: Upgrade, shared: &Shared) -> io::Result<()> {
     let Shared { config, inbox, sweeps, .. } = shared;
-    if connection.stream.set_read_timeout(Some(config.ping_timeout)).is_err() {
-        // Only a socket that is gone refuses a timeout.
-        return Ok(());
-    }
-    let (outbox, controls, mut mail) = outbox::channel(config.queue, sweeps);
-    mail.put_first(upgrade.response.into());
-    let writer = spawn_writer(mail, connection.clone(), config.clone())?;
-    controls.set_writer(writer.thread().clone(), connection.clone());
-    // Locals are dropped last to first, also by a panic: the hub hears of it, the writer ends, and then it is joined.
-    let writer = JoinOnDrop(Some(writer));
-    let controls = controls;
-
-    let reason = match upgrade.joining {
+    let Upgrade { response, leftover, joining } = upgrade;
+    with_writer(connection, response, config, sweeps, |outbox, controls| match joining {
         Ok(joining) => {
             let Joining { name, room, .. } = &joining;
             info!("client {} from {} asks to join {room} as {name}", connection.id, connection.peer);
-            let registration = Registration::new(connection.id, joining, outbox, inbox);
-            read_pump(connection, upgrade.leftover, &controls, registration, config)
+            let mut registration = Registration::new(connection.id, joining, outbox, inbox);
+            registration.reason = read_pump(connection, leftover, controls, config, |message| {
+                registration.send(event(connection.id, &message, config)?);
+                Ok(())
+            });
+            registration.reason
         }
         Err(reason) => {
             refuse(outbox, reason);
             reason
         }
-    };
+    })
+}
+
+/// Answers an upgrade, and serves the connection from then on: `read` on this thread, which says why it ended, and
+/// `write_pump` on one more, which ends when the outbox is dropped.
+///
+/// # Errors
+/// Gives the reason when the system has no thread for the writer; nothing has been sent then.
+pub fn with_writer(
+    connection: &Arc<Connection>,
+    response: Vec<u8>,
+    config: &Arc<Config>,
+    sweeps: &Sweeps,
+    read: impl FnOnce(Outbox, &Controls) -> CloseReason,
+) -> io::Result<()> {
+    if connection.stream.set_read_timeout(Some(config.ping_timeout)).is_err() {
+        // Only a socket that is gone refuses a timeout.
+        return Ok(());
+    }
+    let (outbox, controls, mut mail) = outbox::channel(config.queue, sweeps);
+    mail.put_first(response.into());
+    let writer = spawn_writer(mail, connection.clone(), config.clone())?;
+    controls.set_writer(writer.thread().clone(), connection.clone());
+    // Locals are dropped last to first, also by a panic: the hub hears of it, the writer ends, then it is joined, and the
+    // end is told.
+    let mut farewell = Farewell { connection, reason: CloseReason::InternalError };
+    let writer = JoinOnDrop(Some(writer));
+    let controls = controls;
+
+    let reason = read(outbox, &controls);
     read_to_end(&connection.stream);
     // Whoever saw the end first knows why: the hub that evicted it, or the reader whose socket broke.
-    let reason = controls.reason().unwrap_or(reason);
+    farewell.reason = controls.reason().unwrap_or(reason);
     drop(controls);
     drop(writer);
-    METRICS.disconnects_for(reason).inc();
-    info!("client {} from {} gone: {} {}", connection.id, connection.peer, reason.code(), reason.name());
+    drop(farewell);
     Ok(())
 }
 
-/// Reads messages and hands them to the hub. Returns why it ended.
+/// Reads messages and hands them to `take`, until that, the client or the socket ends it. Returns why.
 ///
 /// Not inlined, so that its stack and that of making the queue don't add up: a page once touched stays with the client.
 #[inline(never)]
-fn read_pump(
+pub fn read_pump(
     connection: &Connection,
     leftover: Vec<u8>,
     controls: &Controls,
-    mut registration: Registration,
     config: &Config,
+    mut take: impl FnMut(Message) -> Result<(), CloseReason>,
 ) -> CloseReason {
     let bytes_max = Some(message::frame_bytes_max(config.max_message_bytes));
     let limits = WebSocketConfig::default()
@@ -119,34 +139,33 @@ fn read_pump(
     let half = ReadHalf { stream: &connection.stream, controls };
     let mut socket = WebSocket::from_partially_read(half, leftover, Role::Server, Some(limits));
     let mut allowance = Allowance::new(config.message_rate, config.message_burst);
-    registration.reason = loop {
+    loop {
         let message = socket.read();
         // Whoever sends too fast is read more slowly. What waits in the socket slows it down, by TCP, and nothing is lost.
         thread::sleep(allowance.wait_for_next(Instant::now()));
         // A socket that has been shut down still gives what it received before, which nobody waits for any more.
         if controls.over() {
-            break CloseReason::ConnectionLost;
+            return CloseReason::ConnectionLost;
         }
         match message {
-            Ok(Message::Text(text)) => match event(connection.id, &text, config) {
-                Ok(event) => registration.send(event),
-                Err(reason) => break reason,
-            },
-            Ok(Message::Binary(_)) => break CloseReason::Binary,
+            Ok(message @ (Message::Text(_) | Message::Binary(_))) => {
+                if let Err(reason) = take(message) {
+                    return reason;
+                }
+            }
             // Any frame is a sign of life, and tungstenite answers pings at the next read.
             Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {}
             // What tungstenite puts in place of a code that must not be sent (RFC 6455, 7.4.1).
             Ok(Message::Close(Some(frame)))
                 if frame.code == CloseCode::Protocol && frame.reason == "Protocol violation" =>
             {
-                break CloseReason::ProtocolError;
+                return CloseReason::ProtocolError;
             }
-            Ok(Message::Close(Some(frame))) if frame.code != CloseCode::Normal => break CloseReason::ClientGone,
-            Ok(Message::Close(_)) => break CloseReason::ClientClosed,
-            Err(error) => break close_reason(&error),
+            Ok(Message::Close(Some(frame))) if frame.code != CloseCode::Normal => return CloseReason::ClientGone,
+            Ok(Message::Close(_)) => return CloseReason::ClientClosed,
+            Err(error) => return close_reason(&error),
         }
-    };
-    registration.reason
+    }
 }
 
 /// How fast a client may send (the generic cell rate algorithm of ITU-T I.371, with time for cells).
@@ -174,8 +193,9 @@ impl Allowance {
     }
 }
 
-/// What a text message asks of the hub.
-fn event(id: ClientId, text: &Utf8Bytes, config: &Config) -> Result<Event, CloseReason> {
+/// What a message asks of the hub.
+fn event(id: ClientId, message: &Message, config: &Config) -> Result<Event, CloseReason> {
+    let Message::Text(text) = message else { return Err(CloseReason::Binary) };
     match Request::parse(text, config.max_message_bytes) {
         Ok(Request::Public { content, receipt }) => Ok(Event::Publish { id, content, receipt }),
         Ok(Request::Private { to, content, receipt }) => Ok(Event::Whisper { id, to, content, receipt }),
@@ -333,6 +353,20 @@ impl Write for ReadHalf<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Tells log and metrics how a connection ended, a panic included.
+struct Farewell<'a> {
+    connection: &'a Connection,
+    reason: CloseReason,
+}
+
+impl Drop for Farewell<'_> {
+    fn drop(&mut self) {
+        let Farewell { connection: Connection { id, peer, .. }, reason } = self;
+        METRICS.disconnects_for(*reason).inc();
+        info!("client {id} from {peer} gone: {} {}", reason.code(), reason.name());
     }
 }
 
