@@ -5,7 +5,7 @@
 //! the hub drops the outbox; the writer writes what is left and the close frame. A writer that fails shuts the socket
 //! down, which the reader sees as the end of the stream.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, Cursor, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use log::{info, warn};
 use tungstenite::error::{CapacityError, Error};
+use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{Message, Role, WebSocket, WebSocketConfig};
 
@@ -27,6 +28,8 @@ use crate::server::Shared;
 
 /// Bytes read at a time; tungstenite allocates the buffer at once, so it counts for each idle client.
 const READ_BUFFER_BYTES: usize = 1024;
+/// Fragments of a message that together cost as much as another message. Libraries that cut at all cut larger pieces.
+pub const FRAGMENTS_PER_MESSAGE: usize = 1024;
 /// How long a closed connection waits for the other side to close too, so that it sees the close frame and not a reset.
 const LINGER: Duration = Duration::from_secs(1);
 /// Stack of a writer; it formats nothing and calls nothing deep.
@@ -136,13 +139,18 @@ pub fn read_pump(
         .write_buffer_size(0)
         .max_frame_size(bytes_max)
         .max_message_size(bytes_max);
-    let half = ReadHalf { stream: &connection.stream, controls };
+    let mut half = ReadHalf {
+        stream: &connection.stream,
+        controls,
+        allowance: Allowance::new(config.message_rate, config.message_burst),
+        frames: FrameCounter::default(),
+        frames_unpaid: 0,
+    };
+    half.frames_unpaid += half.frames.count(&leftover);
     let mut socket = WebSocket::from_partially_read(half, leftover, Role::Server, Some(limits));
-    let mut allowance = Allowance::new(config.message_rate, config.message_burst);
     loop {
         let message = socket.read();
-        // Whoever sends too fast is read more slowly. What waits in the socket slows it down, by TCP, and nothing is lost.
-        thread::sleep(allowance.wait_for_next(Instant::now()));
+        socket.get_mut().pay_for_message();
         // A socket that has been shut down still gives what it received before, which nobody waits for any more.
         if controls.over() {
             return CloseReason::ConnectionLost;
@@ -327,16 +335,43 @@ impl Drop for Registration {
 struct ReadHalf<'a> {
     stream: &'a TcpStream,
     controls: &'a Controls,
+    allowance: Allowance,
+    frames: FrameCounter,
+    /// Frames that have come since the last message, and not been paid for.
+    frames_unpaid: usize,
+}
+
+impl ReadHalf<'_> {
+    /// A message costs one, however many fragments it came in, unless there were too many of them.
+    fn pay_for_message(&mut self) {
+        self.frames_unpaid = 0;
+        self.pay();
+    }
+
+    /// Whoever sends too fast is read more slowly. What waits in the socket slows it down, by TCP, and nothing is lost.
+    fn pay(&mut self) {
+        thread::sleep(self.allowance.wait_for_next(Instant::now()));
+    }
 }
 
 impl Read for ReadHalf<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // Empty fragments could come for ever, and never make a message or one over the limit.
+        if self.frames_unpaid >= FRAGMENTS_PER_MESSAGE {
+            self.frames_unpaid -= FRAGMENTS_PER_MESSAGE;
+            self.pay();
+            if self.controls.over() {
+                return Ok(0);
+            }
+        }
         // With a timeout set, a signal interrupts a read even under SA_RESTART (signal(7)).
         loop {
             match self.stream.read(buffer) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 result => {
-                    METRICS.received_bytes.inc_by(*result.as_ref().unwrap_or(&0) as u64);
+                    let bytes = *result.as_ref().unwrap_or(&0);
+                    METRICS.received_bytes.inc_by(bytes as u64);
+                    self.frames_unpaid += self.frames.count(&buffer[..bytes]);
                     return result;
                 }
             }
@@ -353,6 +388,41 @@ impl Write for ReadHalf<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Counts frames as they come in, which tungstenite doesn't tell: it puts a message's fragments together without
+/// returning in between.
+#[derive(Default)]
+struct FrameCounter {
+    /// What has come of the next frame's header.
+    header: Vec<u8>,
+    /// What has not come of the last frame's payload.
+    payload_bytes_left: u64,
+}
+
+impl FrameCounter {
+    /// Counts the headers that are complete with `bytes`, which follow what came before.
+    fn count(&mut self, mut bytes: &[u8]) -> usize {
+        let mut frames = 0;
+        while let Some((&next, rest)) = bytes.split_first() {
+            if self.payload_bytes_left > 0 {
+                let skipped =
+                    usize::try_from(self.payload_bytes_left).map_or(bytes.len(), |left| left.min(bytes.len()));
+                self.payload_bytes_left -= skipped as u64;
+                bytes = &bytes[skipped..];
+                continue;
+            }
+            self.header.push(next);
+            bytes = rest;
+            // One that can't be parsed ends the connection before any more is read.
+            if let Ok(Some((_, length))) = FrameHeader::parse(&mut Cursor::new(&self.header)) {
+                self.header.clear();
+                self.payload_bytes_left = length;
+                frames += 1;
+            }
+        }
+        frames
     }
 }
 
