@@ -7,6 +7,7 @@ mod closing;
 mod http;
 mod hub;
 mod joining;
+mod json;
 mod limits;
 mod metrics;
 mod page;
