@@ -11,6 +11,7 @@ mod json;
 mod limits;
 mod metrics;
 mod page;
+mod panics;
 mod process;
 mod resume;
 mod shutdown;
