@@ -1,7 +1,7 @@
 # Everything that is done with parlour, by name. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test conformance lint bench bench-peers
+.PHONY: help run test conformance fuzz lint bench bench-peers
 
 # Options for `make run`: make run ARGS="--listen 0.0.0.0:8080"
 ARGS ?=
@@ -17,6 +17,16 @@ test: ## run all tests
 
 conformance: ## run the Autobahn cases, which takes Python and, once, the network
 	cargo test --locked --test conformance
+
+# Each target that runs, for so many seconds: make fuzz FUZZ_SECONDS=600
+FUZZ_SECONDS ?= 60
+
+fuzz: ## look for input that breaks a parser, a minute for each; installs cargo-fuzz if need be
+	command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
+	cd tests/fuzz && for target in head query json frames; do \
+	  RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir . $$target ../../target/fuzz/$$target corpus/$$target -- \
+	    -max_total_time=$(FUZZ_SECONDS) -max_len=4096 || exit; \
+	done
 
 lint: ## check format, clippy and docs; a warning is an error
 	cargo fmt --check

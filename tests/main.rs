@@ -2,8 +2,14 @@
 
 mod support;
 
+#[path = "conformance/echo.rs"]
+mod echo;
+#[path = "fuzz/targets.rs"]
+mod targets;
+
 mod chat;
 mod closing;
+mod corpus;
 mod http;
 mod hub;
 mod joining;
