@@ -18,14 +18,16 @@ test: ## run all tests
 conformance: ## run the Autobahn cases, which takes Python and, once, the network
 	cargo test --locked --test conformance
 
-# Each target that runs, for so many seconds: make fuzz FUZZ_SECONDS=600
+# For longer than a minute: make fuzz FUZZ_SECONDS=600
 FUZZ_SECONDS ?= 60
 
-fuzz: ## look for input that breaks a parser, a minute for each; installs cargo-fuzz if need be
+fuzz: ## look for input that breaks a parser or a pump, a minute for each; installs cargo-fuzz if need be
 	command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
 	cd tests/fuzz && for target in head query json frames; do \
-	  RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir . $$target ../../target/fuzz/$$target corpus/$$target -- \
-	    -max_total_time=$(FUZZ_SECONDS) -max_len=4096 || exit; \
+	  mkdir -p $(CURDIR)/target/fuzz-found/$$target && \
+	  RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(CURDIR)/target/fuzz-build \
+	    cargo fuzz run --fuzz-dir . $$target $(CURDIR)/target/fuzz-found/$$target corpus/$$target -- \
+	    -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -verbosity=0 -print_final_stats=1 || exit; \
 	done
 
 lint: ## check format, clippy and docs; a warning is an error

@@ -5,7 +5,7 @@
 //! the hub drops the outbox; the writer writes what is left and the close frame. A writer that fails shuts the socket
 //! down, which the reader sees as the end of the stream.
 
-use std::io::{self, Cursor, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use log::{info, warn};
 use tungstenite::error::{CapacityError, Error};
-use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{Message, Role, WebSocket, WebSocketConfig};
 
 use crate::config::Config;
+use crate::frames::FrameCounter;
 use crate::hub::{Event, Joining, Newcomer, Posted};
 use crate::message::{self, CloseReason, Rejection, Request};
 use crate::metrics::METRICS;
@@ -388,41 +388,6 @@ impl Write for ReadHalf<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-/// Counts frames as they come in, which tungstenite doesn't tell: it puts a message's fragments together without
-/// returning in between.
-#[derive(Default)]
-struct FrameCounter {
-    /// What has come of the next frame's header.
-    header: Vec<u8>,
-    /// What has not come of the last frame's payload.
-    payload_bytes_left: u64,
-}
-
-impl FrameCounter {
-    /// Counts the headers that are complete with `bytes`, which follow what came before.
-    fn count(&mut self, mut bytes: &[u8]) -> usize {
-        let mut frames = 0;
-        while let Some((&next, rest)) = bytes.split_first() {
-            if self.payload_bytes_left > 0 {
-                let skipped =
-                    usize::try_from(self.payload_bytes_left).map_or(bytes.len(), |left| left.min(bytes.len()));
-                self.payload_bytes_left -= skipped as u64;
-                bytes = &bytes[skipped..];
-                continue;
-            }
-            self.header.push(next);
-            bytes = rest;
-            // One that can't be parsed ends the connection before any more is read.
-            if let Ok(Some((_, length))) = FrameHeader::parse(&mut Cursor::new(&self.header)) {
-                self.header.clear();
-                self.payload_bytes_left = length;
-                frames += 1;
-            }
-        }
-        frames
     }
 }
 

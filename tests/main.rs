@@ -10,6 +10,7 @@ mod targets;
 mod chat;
 mod closing;
 mod corpus;
+mod frames;
 mod http;
 mod hub;
 mod joining;
