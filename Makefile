@@ -1,7 +1,7 @@
 # Everything that is done with parlour, by name. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench bench-peers
+.PHONY: help run test conformance fuzz lint bench bench-peers
 
 # Options for `make run`: make run ARGS="--listen 0.0.0.0:8080"
 ARGS ?=
@@ -14,6 +14,21 @@ run: ## build and serve http://127.0.0.1:8080/ (ARGS="--help" explains the optio
 
 test: ## run all tests
 	cargo test --locked
+
+conformance: ## run the Autobahn cases, which takes Python and, once, the network
+	cargo test --locked --test conformance
+
+# For longer than a minute: make fuzz FUZZ_SECONDS=600
+FUZZ_SECONDS ?= 60
+
+fuzz: ## look for input that breaks a parser or a pump, a minute for each; installs cargo-fuzz if need be
+	command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
+	cd tests/fuzz && for target in head query json frames; do \
+	  mkdir -p $(CURDIR)/target/fuzz-found/$$target && \
+	  RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(CURDIR)/target/fuzz-build \
+	    cargo fuzz run --fuzz-dir . $$target $(CURDIR)/target/fuzz-found/$$target corpus/$$target -- \
+	    -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -verbosity=0 -print_final_stats=1 || exit; \
+	done
 
 lint: ## check format, clippy and docs; a warning is an error
 	cargo fmt --check

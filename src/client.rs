@@ -14,20 +14,22 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use log::{info, warn};
-use tungstenite::Utf8Bytes;
 use tungstenite::error::{CapacityError, Error};
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{Message, Role, WebSocket, WebSocketConfig};
 
 use crate::config::Config;
+use crate::frames::FrameCounter;
 use crate::hub::{Event, Joining, Newcomer, Posted};
 use crate::message::{self, CloseReason, Rejection, Request};
 use crate::metrics::METRICS;
-use crate::outbox::{self, Controls, Mail, Outbox, Status};
+use crate::outbox::{self, Controls, Mail, Outbox, Status, Sweeps};
 use crate::server::Shared;
 
 /// Bytes read at a time; tungstenite allocates the buffer at once, so it counts for each idle client.
 const READ_BUFFER_BYTES: usize = 1024;
+/// Fragments of a message that together cost as much as another message. Libraries that cut at all cut larger pieces.
+pub const FRAGMENTS_PER_MESSAGE: usize = 1024;
 /// How long a closed connection waits for the other side to close too, so that it sees the close frame and not a reset.
 const LINGER: Duration = Duration::from_secs(1);
 /// Stack of a writer; it formats nothing and calls nothing deep.
@@ -65,50 +67,71 @@ pub struct Upgrade {
 /// Gives the reason when the system has no thread for the writer; nothing has been sent then.
 pub fn serve_ws(connection: &Arc<Connection>, upgrade: Upgrade, shared: &Shared) -> io::Result<()> {
     let Shared { config, inbox, sweeps, .. } = shared;
-    if connection.stream.set_read_timeout(Some(config.ping_timeout)).is_err() {
-        // Only a socket that is gone refuses a timeout.
-        return Ok(());
-    }
-    let (outbox, controls, mut mail) = outbox::channel(config.queue, sweeps);
-    mail.put_first(upgrade.response.into());
-    let writer = spawn_writer(mail, connection.clone(), config.clone())?;
-    controls.set_writer(writer.thread().clone(), connection.clone());
-    // Locals are dropped last to first, also by a panic: the hub hears of it, the writer ends, and then it is joined.
-    let writer = JoinOnDrop(Some(writer));
-    let controls = controls;
-
-    let reason = match upgrade.joining {
+    let Upgrade { response, leftover, joining } = upgrade;
+    with_writer(connection, response, config, sweeps, |outbox, controls| match joining {
         Ok(joining) => {
             let Joining { name, room, .. } = &joining;
             info!("client {} from {} asks to join {room} as {name}", connection.id, connection.peer);
-            let registration = Registration::new(connection.id, joining, outbox, inbox);
-            read_pump(connection, upgrade.leftover, &controls, registration, config)
+            let mut registration = Registration::new(connection.id, joining, outbox, inbox);
+            registration.reason = read_pump(connection, leftover, controls, config, |message| {
+                registration.send(event(connection.id, &message, config)?);
+                Ok(())
+            });
+            registration.reason
         }
         Err(reason) => {
             refuse(outbox, reason);
             reason
         }
-    };
+    })
+}
+
+/// Answers an upgrade, and serves the connection from then on: `read` on this thread, which says why it ended, and
+/// `write_pump` on one more, which ends when the outbox is dropped.
+///
+/// # Errors
+/// Gives the reason when the system has no thread for the writer; nothing has been sent then.
+pub fn with_writer(
+    connection: &Arc<Connection>,
+    response: Vec<u8>,
+    config: &Arc<Config>,
+    sweeps: &Sweeps,
+    read: impl FnOnce(Outbox, &Controls) -> CloseReason,
+) -> io::Result<()> {
+    if connection.stream.set_read_timeout(Some(config.ping_timeout)).is_err() {
+        // Only a socket that is gone refuses a timeout.
+        return Ok(());
+    }
+    let (outbox, controls, mut mail) = outbox::channel(config.queue, sweeps);
+    mail.put_first(response.into());
+    let writer = spawn_writer(mail, connection.clone(), config.clone())?;
+    controls.set_writer(writer.thread().clone(), connection.clone());
+    // Locals are dropped last to first, also by a panic: the hub hears of it, the writer ends, then it is joined, and the
+    // end is told.
+    let mut farewell = Farewell { connection, reason: CloseReason::InternalError };
+    let writer = JoinOnDrop(Some(writer));
+    let controls = controls;
+
+    let reason = read(outbox, &controls);
     read_to_end(&connection.stream);
     // Whoever saw the end first knows why: the hub that evicted it, or the reader whose socket broke.
-    let reason = controls.reason().unwrap_or(reason);
+    farewell.reason = controls.reason().unwrap_or(reason);
     drop(controls);
     drop(writer);
-    METRICS.disconnects_for(reason).inc();
-    info!("client {} from {} gone: {} {}", connection.id, connection.peer, reason.code(), reason.name());
+    drop(farewell);
     Ok(())
 }
 
-/// Reads messages and hands them to the hub. Returns why it ended.
+/// Reads messages and hands them to `take`, until that, the client or the socket ends it. Returns why.
 ///
 /// Not inlined, so that its stack and that of making the queue don't add up: a page once touched stays with the client.
 #[inline(never)]
-fn read_pump(
+pub fn read_pump(
     connection: &Connection,
     leftover: Vec<u8>,
     controls: &Controls,
-    mut registration: Registration,
     config: &Config,
+    mut take: impl FnMut(Message) -> Result<(), CloseReason>,
 ) -> CloseReason {
     let bytes_max = Some(message::frame_bytes_max(config.max_message_bytes));
     let limits = WebSocketConfig::default()
@@ -116,37 +139,41 @@ fn read_pump(
         .write_buffer_size(0)
         .max_frame_size(bytes_max)
         .max_message_size(bytes_max);
-    let half = ReadHalf { stream: &connection.stream, controls };
+    let mut half = ReadHalf {
+        stream: &connection.stream,
+        controls,
+        allowance: Allowance::new(config.message_rate, config.message_burst),
+        frames: FrameCounter::default(),
+        frames_unpaid: 0,
+    };
+    half.frames_unpaid += half.frames.count(&leftover);
     let mut socket = WebSocket::from_partially_read(half, leftover, Role::Server, Some(limits));
-    let mut allowance = Allowance::new(config.message_rate, config.message_burst);
-    registration.reason = loop {
+    loop {
         let message = socket.read();
-        // Whoever sends too fast is read more slowly. What waits in the socket slows it down, by TCP, and nothing is lost.
-        thread::sleep(allowance.wait_for_next(Instant::now()));
+        socket.get_mut().pay_for_message();
         // A socket that has been shut down still gives what it received before, which nobody waits for any more.
         if controls.over() {
-            break CloseReason::ConnectionLost;
+            return CloseReason::ConnectionLost;
         }
         match message {
-            Ok(Message::Text(text)) => match event(connection.id, &text, config) {
-                Ok(event) => registration.send(event),
-                Err(reason) => break reason,
-            },
-            Ok(Message::Binary(_)) => break CloseReason::Binary,
+            Ok(message @ (Message::Text(_) | Message::Binary(_))) => {
+                if let Err(reason) = take(message) {
+                    return reason;
+                }
+            }
             // Any frame is a sign of life, and tungstenite answers pings at the next read.
             Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {}
             // What tungstenite puts in place of a code that must not be sent (RFC 6455, 7.4.1).
             Ok(Message::Close(Some(frame)))
                 if frame.code == CloseCode::Protocol && frame.reason == "Protocol violation" =>
             {
-                break CloseReason::ProtocolError;
+                return CloseReason::ProtocolError;
             }
-            Ok(Message::Close(Some(frame))) if frame.code != CloseCode::Normal => break CloseReason::ClientGone,
-            Ok(Message::Close(_)) => break CloseReason::ClientClosed,
-            Err(error) => break close_reason(&error),
+            Ok(Message::Close(Some(frame))) if frame.code != CloseCode::Normal => return CloseReason::ClientGone,
+            Ok(Message::Close(_)) => return CloseReason::ClientClosed,
+            Err(error) => return close_reason(&error),
         }
-    };
-    registration.reason
+    }
 }
 
 /// How fast a client may send (the generic cell rate algorithm of ITU-T I.371, with time for cells).
@@ -174,8 +201,9 @@ impl Allowance {
     }
 }
 
-/// What a text message asks of the hub.
-fn event(id: ClientId, text: &Utf8Bytes, config: &Config) -> Result<Event, CloseReason> {
+/// What a message asks of the hub.
+fn event(id: ClientId, message: &Message, config: &Config) -> Result<Event, CloseReason> {
+    let Message::Text(text) = message else { return Err(CloseReason::Binary) };
     match Request::parse(text, config.max_message_bytes) {
         Ok(Request::Public { content, receipt }) => Ok(Event::Publish { id, content, receipt }),
         Ok(Request::Private { to, content, receipt }) => Ok(Event::Whisper { id, to, content, receipt }),
@@ -307,16 +335,43 @@ impl Drop for Registration {
 struct ReadHalf<'a> {
     stream: &'a TcpStream,
     controls: &'a Controls,
+    allowance: Allowance,
+    frames: FrameCounter,
+    /// Frames that have come since the last message, and not been paid for.
+    frames_unpaid: usize,
+}
+
+impl ReadHalf<'_> {
+    /// A message costs one, however many fragments it came in, unless there were too many of them.
+    fn pay_for_message(&mut self) {
+        self.frames_unpaid = 0;
+        self.pay();
+    }
+
+    /// Whoever sends too fast is read more slowly. What waits in the socket slows it down, by TCP, and nothing is lost.
+    fn pay(&mut self) {
+        thread::sleep(self.allowance.wait_for_next(Instant::now()));
+    }
 }
 
 impl Read for ReadHalf<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // Empty fragments could come for ever, and never make a message or one over the limit.
+        if self.frames_unpaid >= FRAGMENTS_PER_MESSAGE {
+            self.frames_unpaid -= FRAGMENTS_PER_MESSAGE;
+            self.pay();
+            if self.controls.over() {
+                return Ok(0);
+            }
+        }
         // With a timeout set, a signal interrupts a read even under SA_RESTART (signal(7)).
         loop {
             match self.stream.read(buffer) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 result => {
-                    METRICS.received_bytes.inc_by(*result.as_ref().unwrap_or(&0) as u64);
+                    let bytes = *result.as_ref().unwrap_or(&0);
+                    METRICS.received_bytes.inc_by(bytes as u64);
+                    self.frames_unpaid += self.frames.count(&buffer[..bytes]);
                     return result;
                 }
             }
@@ -333,6 +388,20 @@ impl Write for ReadHalf<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Tells log and metrics how a connection ended, a panic included.
+struct Farewell<'a> {
+    connection: &'a Connection,
+    reason: CloseReason,
+}
+
+impl Drop for Farewell<'_> {
+    fn drop(&mut self) {
+        let Farewell { connection: Connection { id, peer, .. }, reason } = self;
+        METRICS.disconnects_for(*reason).inc();
+        info!("client {id} from {peer} gone: {} {}", reason.code(), reason.name());
     }
 }
 

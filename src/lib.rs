@@ -36,6 +36,7 @@ pub mod page;
 pub mod routes;
 
 pub mod client;
+pub mod frames;
 pub mod outbox;
 
 pub mod hub;

@@ -159,12 +159,13 @@ struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// The string that `raw` must be.
 fn string<'a>(raw: &'a RawValue, name: &str, receipt: Option<&str>) -> Result<Cow<'a, str>, Rejection> {
-    serde_json::from_str(raw.get()).map(|Text(text)| text).map_err(|error| match error.classify() {
-        serde_json::error::Category::Data => {
-            complain(ErrorCode::BadRequest, format!("{name} is not a string"), receipt)
-        }
-        _ => complain(ErrorCode::BadJson, format!("{name}: {error}"), receipt),
-    })
+    // By its beginning: of a number that it can't hold, serde_json would not say that it is no string.
+    if !raw.get().starts_with('"') {
+        return Err(complain(ErrorCode::BadRequest, format!("{name} is not a string"), receipt));
+    }
+    serde_json::from_str(raw.get())
+        .map(|Text(text)| text)
+        .map_err(|error| complain(ErrorCode::BadJson, format!("{name}: {error}"), receipt))
 }
 
 /// An error about a text that is not JSON, or JSON that is not a message.

@@ -135,7 +135,7 @@ pub fn health(inbox: &Sender<Posted>) -> Response {
 ///
 /// What is wrong with the names is told after the upgrade: a page can't read the status of a failed one.
 #[inline(never)]
-fn upgrade(mut request: Box<Request>, leftover: Vec<u8>) -> Result<Upgrade, Box<Response>> {
+pub fn upgrade(mut request: Box<Request>, leftover: Vec<u8>) -> Result<Upgrade, Box<Response>> {
     simplify_upgrade(&mut request)?;
     let accepted = create_response(&request).map_err(|error| match error {
         // Also said of an upgrade that names no version at all, which is no upgrade.

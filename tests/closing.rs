@@ -2,6 +2,7 @@
 
 use std::net::Shutdown;
 
+use parlour::message::frame_bytes_max;
 use serde_json::json;
 
 use crate::support::raw::{BINARY, CLOSE, FIN, PING, PONG, RawClient, TEXT, header, masked};
@@ -37,15 +38,29 @@ fn a_broken_protocol_is_1002() {
     let hello = br#"{"type":"public","content":"x"}"#;
     let mut unmasked = vec![FIN | TEXT, hello.len() as u8];
     unmasked.extend(hello);
-    let cases: [(&str, Vec<u8>); 8] = [
+    let cases = [
         ("unmasked", unmasked),
-        ("reserved bit", masked(FIN | 0x40 | TEXT, hello)),
-        ("reserved opcode", masked(FIN | 0x3, hello)),
-        ("reserved control opcode", masked(FIN | 0xB, b"")),
-        ("fragmented control frame", masked(PING, b"")),
-        ("control frame too long", masked(FIN | PING, &[b'x'; 126])),
+        ("unmasked control frame", vec![FIN | PING, 0]),
+        ("first reserved bit", masked(FIN | 0x40 | TEXT, hello)),
+        ("second reserved bit", masked(FIN | 0x20 | TEXT, hello)),
+        ("third reserved bit", masked(FIN | 0x10 | PING, b"")),
+        ("reserved opcode, by its header alone", header(FIN | 0x3, 1000)),
+        ("last reserved opcode", masked(FIN | 0x7, hello)),
+        ("reserved control opcode, by its header alone", header(FIN | 0xB, 100)),
+        ("last reserved control opcode", masked(FIN | 0xF, b"")),
+        ("fragmented ping", masked(PING, b"")),
+        ("fragmented pong", masked(PONG, b"")),
+        ("fragmented close", masked(CLOSE, b"")),
+        ("ping too long", masked(FIN | PING, &[b'x'; 126])),
+        ("pong too long", masked(FIN | PONG, &[b'x'; 4000])),
+        ("close too long", masked(FIN | CLOSE, &[0x03; 126])),
         ("continuation of nothing", masked(FIN, hello)),
+        ("fragment of nothing", masked(0, hello)),
+        ("message in the middle of another", [masked(TEXT, b"{"), masked(FIN | TEXT, hello)].concat()),
+        ("close of one byte", masked(FIN | CLOSE, b"\x03")),
         ("close code that must not be sent", masked(FIN | CLOSE, &1005u16.to_be_bytes())),
+        ("close code that nobody has defined", masked(FIN | CLOSE, &2999u16.to_be_bytes())),
+        ("close code out of range", masked(FIN | CLOSE, &999u16.to_be_bytes())),
     ];
     for (what, bytes) in cases {
         assert_eq!(close_of(&bytes, &[]), code(1002, ""), "{what}");
@@ -60,12 +75,44 @@ fn a_binary_message_is_1003() {
 #[test]
 fn text_that_is_not_utf_8_is_1007() {
     assert_eq!(close_of(&masked(FIN | TEXT, b"{\"type\":\"\xff\"}"), &[]), code(1007, ""));
+    let cases: [(&str, Vec<u8>); 6] = [
+        ("a surrogate", masked(FIN | TEXT, b"\xed\xa0\x80")),
+        ("an overlong form", masked(FIN | TEXT, b"\xc0\xaf")),
+        ("a character cut off by the end", masked(FIN | TEXT, b"\xe4\xbd")),
+        ("a character cut off by the end of the last fragment", [masked(TEXT, b"\xe4"), masked(FIN, b"\xbd")].concat()),
+        // Of these the message's end never comes: they end as soon as they are wrong.
+        ("in the first fragment", masked(TEXT, b"{\xff")),
+        ("split over fragments", [masked(TEXT, b"\xf4"), masked(0, b""), masked(0, b"\x90")].concat()),
+    ];
+    for (what, bytes) in cases {
+        assert_eq!(close_of(&bytes, &[]), code(1007, ""), "{what}");
+    }
+    assert_eq!(close_of(&masked(FIN | CLOSE, b"\x03\xe8\xff"), &[]), code(1007, ""), "in a close frame");
+}
+
+#[test]
+fn a_message_may_be_cut_anywhere_even_within_a_character() {
+    let server = TestServer::start(&[]);
+    let mut client = RawClient::connect(&server, "name=cutter");
+    let text = json!({"type": "public", "content": "\u{1F600} 你好"}).to_string().into_bytes();
+    client.send(&masked(TEXT, b""));
+    for byte in text {
+        client.send(&masked(0, &[byte]));
+        client.send(&masked(FIN | PONG, b"between fragments"));
+    }
+    client.send(&masked(FIN, b""));
+    assert_eq!(client.next_of("public")["content"], "\u{1F600} 你好");
 }
 
 #[test]
 fn a_message_over_the_limit_is_1009_by_its_header_alone() {
     let limit = ["--max-message-bytes", "100"];
-    assert_eq!(close_of(&header(FIN | TEXT, 1 << 40), &limit), code(1009, "too_big"));
+    // No more than its header ever comes, nor could a buffer for the longer ones be had.
+    for length in [frame_bytes_max(100) as u64 + 1, 1 << 40, 1 << 62, u64::MAX] {
+        for first in [FIN | TEXT, TEXT, FIN | BINARY, FIN | PING] {
+            assert_eq!(close_of(&header(first, length), &limit), code(1009, "too_big"), "{first:#x} {length}");
+        }
+    }
     let content = "x".repeat(101);
     let text = json!({"type": "public", "content": content}).to_string();
     assert_eq!(close_of(&masked(FIN | TEXT, text.as_bytes()), &limit), code(1009, "too_big"));
@@ -75,6 +122,39 @@ fn a_message_over_the_limit_is_1009_by_its_header_alone() {
         fragments.extend(masked(0, &[b' '; 1000]));
     }
     assert_eq!(close_of(&fragments, &limit), code(1009, "too_big"));
+    // In one fragment after another, by the header of the one that goes over.
+    let mut fragments = masked(TEXT, &[b' '; 1000]);
+    fragments.extend(header(0, frame_bytes_max(100) as u64 + 1));
+    assert_eq!(close_of(&fragments, &limit), code(1009, "too_big"));
+}
+
+#[test]
+fn what_follows_a_close_frame_is_not_heard() {
+    let server = TestServer::start(&[]);
+    let mut watcher = Client::join(&server, "watcher");
+    let mut client = RawClient::connect(&server, "name=leaver");
+    client.next_of("join");
+    let said = masked(FIN | TEXT, br#"{"type":"public","content":"too late"}"#);
+    let close = masked(FIN | CLOSE, &1000u16.to_be_bytes());
+    client.send(&[close.clone(), said, masked(FIN | PING, b""), close, masked(FIN | 0x3, b"")].concat());
+    assert_eq!(client.closed(), code(1000, ""));
+    watcher.next_where(|message| {
+        assert_ne!(message["type"], "public", "{message}");
+        message["type"] == "leave"
+    });
+}
+
+#[test]
+fn half_a_frame_and_then_silence_is_4408() {
+    let server = TestServer::start(&["--ping-interval", "50ms", "--ping-timeout", "400ms"]);
+    let said = masked(FIN | TEXT, br#"{"type":"public","content":"x"}"#);
+    let halves = [said[..1].to_vec(), said[..4].to_vec(), said[..20].to_vec(), masked(TEXT, b"{\"type")];
+    for half in halves {
+        let mut client = RawClient::connect(&server, "name=half");
+        client.next_of("join");
+        client.send(&half);
+        assert_eq!(client.closed(), code(4408, "ping_timeout"), "{half:?}");
+    }
 }
 
 #[test]
@@ -106,7 +186,7 @@ fn pings_are_answered_with_what_they_carry() {
 
 #[test]
 fn a_flood_of_pings_is_answered_as_fast_as_the_answers_are_read() {
-    let server = TestServer::start(&[]);
+    let server = TestServer::start(&["--ping-interval", "1h", "--ping-timeout", "2h"]);
     let mut client = RawClient::connect(&server, "name=pinger");
     let mut sender = client.stream.try_clone().unwrap();
     let flooding = std::thread::spawn(move || {

@@ -2,15 +2,24 @@
 
 mod support;
 
+#[path = "conformance/echo.rs"]
+mod echo;
+#[path = "fuzz/targets.rs"]
+mod targets;
+
 mod chat;
 mod closing;
+mod corpus;
+mod frames;
 mod http;
 mod hub;
 mod joining;
+mod json;
 mod limits;
 mod lines;
 mod metrics;
 mod page;
+mod panics;
 mod process;
 mod properties;
 mod resume;

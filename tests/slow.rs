@@ -1,14 +1,15 @@
 //! Clients that don't read: what it costs them, and nobody else.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::thread;
 use std::time::Duration;
 
+use parlour::client::FRAGMENTS_PER_MESSAGE;
 use serde_json::json;
 
 use crate::support::raw::{FIN, PING, RawClient, TEXT, masked};
-use crate::support::{Client, TestServer, assert_has};
+use crate::support::{Client, DEADLINE, TestServer, assert_has};
 
 /// Lets `talker` talk until everyone hears that `name` has left.
 fn talk_until_gone(talker: &mut Client, name: &str) {
@@ -145,6 +146,60 @@ fn a_client_that_sends_too_fast_is_read_more_slowly_and_loses_nothing() {
     }
     // By the server's own clock: 29 messages and as many pings, 5 of them at once, the rest 20 ms apart.
     assert!(stamps[29] - stamps[0] >= 1000, "{stamps:?}");
+}
+
+/// Empty fragments of one message, which cost as much as `messages`.
+fn empty_fragments(messages: usize) -> Vec<u8> {
+    masked(0, b"").repeat(messages * FRAGMENTS_PER_MESSAGE)
+}
+
+#[test]
+fn a_message_in_fragments_without_number_is_read_as_slowly_as_messages() {
+    let server = TestServer::start(&["--message-rate", "100", "--message-burst", "1"]);
+    let mut watcher = Client::join(&server, "watcher");
+    let flood = RawClient::connect(&server, "name=flood");
+    let mut stream = flood.stream.try_clone().unwrap();
+    let flooding = thread::spawn(move || {
+        let mut send = |bytes: &[u8]| stream.write_all(bytes).expect("the connection is open");
+        send(&masked(FIN | TEXT, br#"{"type":"public","content":"1"}"#));
+        send(&masked(TEXT, br#"{"type":"public","content":"2""#));
+        send(&empty_fragments(100));
+        send(&masked(FIN, b"}"));
+    });
+    let before = watcher.next_of("public");
+    watcher.say("3");
+    assert_has(&watcher.next_of("public"), json!({"user": "watcher", "content": "3"}));
+    let after = watcher.next_of("public");
+    flooding.join().unwrap();
+    assert_has(&after, json!({"user": "flood", "content": "2"}));
+    let took = after["ts"].as_u64().unwrap() - before["ts"].as_u64().unwrap();
+    // By the server's own clock: 100 times 10 ms, but for what was read together with a message's end.
+    assert!(took >= 950, "{took} ms");
+}
+
+#[test]
+fn a_client_that_floods_with_empty_fragments_does_not_hold_a_stop() {
+    let mut server = TestServer::start(&["--message-rate", "1", "--message-burst", "1"]);
+    let mut flood = RawClient::connect(&server, "name=flood");
+    flood.next_of("join");
+    let mut stream = flood.stream.try_clone().unwrap();
+    let (full_in, full) = std::sync::mpsc::channel();
+    let flooding = thread::spawn(move || {
+        stream.write_all(&masked(TEXT, b"{")).unwrap();
+        let fragments = empty_fragments(100);
+        let _ = stream.set_write_timeout(Some(Duration::from_millis(200)));
+        // Until no more is taken, since the server reads so slowly; then for as long as the connection lasts.
+        while stream.write_all(&fragments).is_ok() {}
+        full_in.send(()).unwrap();
+        while !matches!(stream.write(&fragments), Err(error) if error.kind() != ErrorKind::WouldBlock) {}
+    });
+    full.recv_timeout(DEADLINE).expect("the flood is read slowly");
+    server.stop();
+    assert_eq!(flood.closed(), (1001, "server_shutdown".to_owned()));
+    server.ended().expect("a clean end within the timeout");
+    // A sender whose window is shut does not hear of the end, and would try for minutes.
+    let _ = flood.stream.shutdown(Shutdown::Both);
+    flooding.join().unwrap();
 }
 
 #[test]

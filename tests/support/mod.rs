@@ -8,6 +8,7 @@ pub mod raw;
 pub mod resumer;
 pub mod steps;
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use parlour::config::Config;
 use parlour::server::{RunError, Server, StopHandle};
 use serde_json::{Value, json};
 use tungstenite::protocol::frame::coding::CloseCode;
-use tungstenite::{Message, WebSocket};
+use tungstenite::{Error, Message, WebSocket};
 
 /// What is not there after this long will not come.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -118,10 +119,12 @@ impl Client {
     /// The next message of the server.
     pub fn next(&mut self) -> Value {
         loop {
-            match self.socket.read().expect("a message before the deadline") {
-                Message::Text(text) => return serde_json::from_str(&text).expect("each frame is one JSON object"),
-                Message::Ping(_) | Message::Pong(_) => {}
-                other => panic!("a text was expected, not {other:?}"),
+            match self.socket.read() {
+                Ok(Message::Text(text)) => return serde_json::from_str(&text).expect("each frame is one JSON object"),
+                Ok(Message::Ping(_) | Message::Pong(_)) => {}
+                // As after a Ctrl-Z and fg.
+                Err(Error::Io(error)) if error.kind() == ErrorKind::Interrupted => {}
+                other => panic!("a text before the deadline was expected, not {other:?}"),
             }
         }
     }

@@ -1,0 +1,46 @@
+//! An echo on parlour's own pumps: it sends every message back, binary ones too. All of the WebSocket protocol that a
+//! client sees is parlour's; what is missing is the chat.
+
+use std::io;
+use std::sync::Arc;
+
+use parlour::client::{Connection, Upgrade, read_pump, with_writer};
+use parlour::config::Config;
+use parlour::message::CloseReason;
+use parlour::outbox::{Outbox, Sweeps};
+use tungstenite::Message;
+use tungstenite::protocol::frame::Frame;
+use tungstenite::protocol::frame::coding::{Data, OpCode};
+
+/// Longest message that comes back.
+const ECHO_BYTES_MAX: usize = 16 << 20;
+
+/// The options of an echo, shared by all its clients.
+pub fn config() -> Config {
+    // Nobody is slowed down, and the queue has room for all that a client sends before it reads.
+    let mut config = Config::read(["echo", "--message-rate=0", "--queue=4096"]).expect("options that go together");
+    config.max_message_bytes = ECHO_BYTES_MAX;
+    config
+}
+
+/// Serves one client.
+///
+/// # Errors
+/// When the system has no thread for the writer.
+pub fn serve(connection: &Arc<Connection>, upgrade: Upgrade, config: &Arc<Config>, sweeps: &Sweeps) -> io::Result<()> {
+    let Upgrade { response, leftover, .. } = upgrade;
+    with_writer(connection, response, config, sweeps, |outbox, controls| {
+        let reason = read_pump(connection, leftover, controls, config, |message| send_back(&outbox, message));
+        outbox.close(reason);
+        reason
+    })
+}
+
+fn send_back(outbox: &Outbox, message: Message) -> Result<(), CloseReason> {
+    let opcode = OpCode::Data(if message.is_text() { Data::Text } else { Data::Binary });
+    let mut bytes = Vec::new();
+    Frame::message(message.into_data(), opcode, true).format(&mut bytes).expect("a Vec takes every write");
+    outbox.queue(bytes.into()).map_err(|_| CloseReason::TooSlow)?;
+    outbox.wake_writer();
+    Ok(())
+}
