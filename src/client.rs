@@ -6,9 +6,9 @@
 //! down, which the reader sees as the end of the stream.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::Arc;
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -16,9 +16,11 @@ use crossbeam_channel::Sender;
 use log::{info, warn};
 use tungstenite::Utf8Bytes;
 use tungstenite::error::{CapacityError, Error};
+use tungstenite::http::StatusCode;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{Message, Role, WebSocket, WebSocketConfig};
 
+use crate::admission::Place;
 use crate::config::Config;
 use crate::hub::{Event, Joining, Newcomer, Posted};
 use crate::message::{self, CloseReason, Rejection, Request};
@@ -41,12 +43,23 @@ pub type ClientId = u64;
 pub struct Connection {
     /// Its number.
     pub id: ClientId,
-    /// The other side.
+    /// The other side of the socket.
     pub peer: SocketAddr,
+    /// The client for which the other side speaks, where that is a trusted proxy.
+    pub forwarded: OnceLock<IpAddr>,
     /// The socket.
     pub stream: TcpStream,
     /// It has become a WebSocket, and the hub will close it.
     pub upgraded: AtomicBool,
+    /// Its place on the server, given back when the socket is closed.
+    pub place: Place,
+}
+
+impl Connection {
+    /// The client's address for the log: the one that a trusted proxy names, or the socket's.
+    pub fn address(&self) -> String {
+        self.forwarded.get().map_or_else(|| self.peer.to_string(), IpAddr::to_string)
+    }
 }
 
 /// An accepted upgrade.
@@ -73,6 +86,7 @@ pub fn serve_ws(connection: &Arc<Connection>, upgrade: Upgrade, shared: &Shared)
     mail.put_first(upgrade.response.into());
     let writer = spawn_writer(mail, connection.clone(), config.clone())?;
     controls.set_writer(writer.thread().clone(), connection.clone());
+    METRICS.http_responses.with_label_values(&[StatusCode::SWITCHING_PROTOCOLS.as_str()]).inc();
     // Locals are dropped last to first, also by a panic: the hub hears of it, the writer ends, and then it is joined.
     let writer = JoinOnDrop(Some(writer));
     let controls = controls;
@@ -80,7 +94,7 @@ pub fn serve_ws(connection: &Arc<Connection>, upgrade: Upgrade, shared: &Shared)
     let reason = match upgrade.joining {
         Ok(joining) => {
             let Joining { name, room, .. } = &joining;
-            info!("client {} from {} asks to join {room} as {name}", connection.id, connection.peer);
+            info!("client {} from {} asks to join {room} as {name}", connection.id, connection.address());
             let registration = Registration::new(connection.id, joining, outbox, inbox);
             read_pump(connection, upgrade.leftover, &controls, registration, config)
         }
@@ -95,7 +109,7 @@ pub fn serve_ws(connection: &Arc<Connection>, upgrade: Upgrade, shared: &Shared)
     drop(controls);
     drop(writer);
     METRICS.disconnects_for(reason).inc();
-    info!("client {} from {} gone: {} {}", connection.id, connection.peer, reason.code(), reason.name());
+    info!("client {} from {} gone: {} {}", connection.id, connection.address(), reason.code(), reason.name());
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod admission;
 mod chat;
 mod closing;
 mod http;
