@@ -6,18 +6,20 @@
 //! down, which the reader sees as the end of the stream.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::Arc;
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use log::{info, warn};
 use tungstenite::error::{CapacityError, Error};
+use tungstenite::http::StatusCode;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{Message, Role, WebSocket, WebSocketConfig};
 
+use crate::admission::Place;
 use crate::config::Config;
 use crate::frames::FrameCounter;
 use crate::hub::{Event, Joining, Newcomer, Posted};
@@ -43,12 +45,28 @@ pub type ClientId = u64;
 pub struct Connection {
     /// Its number.
     pub id: ClientId,
-    /// The other side.
+    /// The other side of the socket.
     pub peer: SocketAddr,
+    /// The client for which the other side speaks, where that is a trusted proxy.
+    pub forwarded: OnceLock<IpAddr>,
     /// The socket.
     pub stream: TcpStream,
     /// It has become a WebSocket, and the hub will close it.
     pub upgraded: AtomicBool,
+    /// Its place on the server, given back when the socket is closed.
+    pub place: Place,
+}
+
+impl Connection {
+    /// A connection that has just been accepted.
+    pub fn new(id: ClientId, peer: SocketAddr, stream: TcpStream, place: Place) -> Connection {
+        Connection { id, peer, forwarded: OnceLock::new(), stream, upgraded: AtomicBool::new(false), place }
+    }
+
+    /// The client's address for the log: the one that a trusted proxy names, or the socket's.
+    pub fn address(&self) -> String {
+        self.forwarded.get().map_or_else(|| self.peer.to_string(), IpAddr::to_string)
+    }
 }
 
 /// An accepted upgrade.
@@ -71,7 +89,7 @@ pub fn serve_ws(connection: &Arc<Connection>, upgrade: Upgrade, shared: &Shared)
     with_writer(connection, response, config, sweeps, |outbox, controls| match joining {
         Ok(joining) => {
             let Joining { name, room, .. } = &joining;
-            info!("client {} from {} asks to join {room} as {name}", connection.id, connection.peer);
+            info!("client {} from {} asks to join {room} as {name}", connection.id, connection.address());
             let mut registration = Registration::new(connection.id, joining, outbox, inbox);
             registration.reason = read_pump(connection, leftover, controls, config, |message| {
                 registration.send(event(connection.id, &message, config)?);
@@ -106,6 +124,7 @@ pub fn with_writer(
     mail.put_first(response.into());
     let writer = spawn_writer(mail, connection.clone(), config.clone())?;
     controls.set_writer(writer.thread().clone(), connection.clone());
+    METRICS.http_responses.with_label_values(&[StatusCode::SWITCHING_PROTOCOLS.as_str()]).inc();
     // Locals are dropped last to first, also by a panic: the hub hears of it, the writer ends, then it is joined, and the
     // end is told.
     let mut farewell = Farewell { connection, reason: CloseReason::InternalError };
@@ -399,9 +418,9 @@ struct Farewell<'a> {
 
 impl Drop for Farewell<'_> {
     fn drop(&mut self) {
-        let Farewell { connection: Connection { id, peer, .. }, reason } = self;
+        let Farewell { connection, reason } = self;
         METRICS.disconnects_for(*reason).inc();
-        info!("client {id} from {peer} gone: {} {}", reason.code(), reason.name());
+        info!("client {} from {} gone: {} {}", connection.id, connection.address(), reason.code(), reason.name());
     }
 }
 

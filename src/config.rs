@@ -1,9 +1,13 @@
 //! The options: flags over environment over defaults, checked once at start.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{CommandFactory, Parser};
+use ipnet::IpNet;
+
+use crate::origin::Allowed;
 
 /// Longest duration an option takes: deadlines are computed by adding it to the clock, which must not overflow.
 const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -26,10 +30,26 @@ pub struct Config {
     #[arg(long, env = "PARLOUR_METRICS_LISTEN", value_name = "ADDRESS:PORT")]
     pub metrics_listen: Option<String>,
 
-    /// Connections at most; by default, and at most, as many as the system's limits allow
+    /// Clients of the chat at most; by default, and at most, as many as the system's limits allow
     #[arg(long, env = "PARLOUR_MAX_CONNECTIONS", value_name = "CONNECTIONS")]
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub max_connections: Option<usize>,
+
+    /// Connections at most from one address, which of IPv6 is a /64; this host's own don't count; 0 for no limit
+    #[arg(long, env = "PARLOUR_MAX_CONNECTIONS_PER_IP", value_name = "CONNECTIONS", default_value = "64")]
+    pub max_connections_per_ip: usize,
+
+    /// Network of proxies whose X-Forwarded-For names the client; several with commas or as several flags
+    #[arg(long, env = "PARLOUR_TRUSTED_PROXY", value_name = "CIDR", value_delimiter = ',', value_parser = network)]
+    pub trusted_proxy: Vec<IpNet>,
+
+    /// Origins of pages elsewhere that may chat here.
+    #[arg(long, env = "PARLOUR_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    #[arg(value_parser = Allowed::parse)]
+    #[arg(
+        help = "Origin of pages elsewhere that may chat here, like https://chat.example; * for any; several as above"
+    )]
+    pub allow_origin: Vec<Allowed>,
 
     /// Public messages a room remembers and shows to a newcomer
     #[arg(long, env = "PARLOUR_HISTORY", value_name = "MESSAGES", default_value = "100")]
@@ -111,6 +131,16 @@ impl Config {
             return Err(Config::command().error(clap::error::ErrorKind::ValueValidation, problem));
         }
         Ok(config)
+    }
+}
+
+/// A network, or one address.
+fn network(text: &str) -> Result<IpNet, String> {
+    let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    match network.map_err(|_| "write it like 10.0.0.0/8, fd00::/8 or 127.0.0.1")? {
+        // Clients that come by IPv4 are known by their IPv4 address, whatever the listener.
+        IpNet::V6(network) if network.addr().to_ipv4_mapped().is_some() => Err("write it as IPv4".into()),
+        network => Ok(network),
     }
 }
 

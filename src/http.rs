@@ -16,6 +16,8 @@ use tungstenite::http::{self, Method, StatusCode, Version};
 pub const HEAD_BYTES_MAX: usize = 8 * 1024;
 /// Most header lines in a head.
 pub const HEADERS_MAX: usize = 64;
+/// Most bytes of a header's value in the log.
+const QUOTED_BYTES_MAX: usize = 128;
 /// Bytes read at a time.
 const READ_BYTES: usize = 1024;
 /// How long, and for how many bytes, a refused client may go on sending before it is cut off. Cut off at once, it would
@@ -138,6 +140,15 @@ pub fn any_item(headers: &HeaderMap, name: &HeaderName, wanted: impl Fn(&str) ->
     lists.iter().filter_map(|list| list.to_str().ok()).flat_map(|list| list.split(',')).any(|item| wanted(item.trim()))
 }
 
+/// A header's value for the log: escaped, and not longer than people read.
+pub fn quoted(value: &HeaderValue) -> String {
+    let bytes = value.as_bytes();
+    match bytes.get(..QUOTED_BYTES_MAX) {
+        Some(start) => format!("\"{}…\"", start.escape_ascii()),
+        None => format!("\"{}\"", bytes.escape_ascii()),
+    }
+}
+
 /// A response of one line of text.
 pub fn text(status: StatusCode, line: impl Into<String>) -> Response {
     let mut body = line.into();
@@ -177,7 +188,8 @@ pub fn to_bytes(mut response: Response, head_only: bool) -> Bytes {
 }
 
 /// Sends the response within `timeout` and closes: the write half, then, once the client has seen the end or the linger
-/// is over, all.
+/// is over, all. Who doesn't hang up keeps this thread for so long, and no newcomer out: its place is given away first
+/// (`admission`).
 ///
 /// # Errors
 /// What the socket says; the client is gone then, or too slow.

@@ -25,6 +25,7 @@
 //!
 //! # The modules, in reading order
 
+pub mod admission;
 pub mod config;
 pub mod limits;
 pub mod logging;
@@ -32,7 +33,9 @@ pub mod metrics;
 pub mod server;
 
 pub mod http;
+pub mod origin;
 pub mod page;
+pub mod proxy;
 pub mod routes;
 
 pub mod client;

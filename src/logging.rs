@@ -1,16 +1,17 @@
 //! The log goes to standard error through a thread of its own. A reader of it that stalls would otherwise stop every thread
 //! that has something to say, and with them the server.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::panic;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use env_logger::{Logger, Target};
-use log::{LevelFilter, Log, Metadata, Record, error};
+use log::{LevelFilter, Log, Metadata, Record, error, warn};
 
 /// Lines that wait to be written. Beyond them lines are dropped, and counted.
 const LINES_MAX: usize = 1024;
@@ -18,6 +19,8 @@ const LINES_MAX: usize = 1024;
 const FINISH_TIMEOUT: Duration = Duration::from_millis(250);
 /// How often that is looked at.
 const FINISH_POLL: Duration = Duration::from_millis(5);
+/// How often the same trouble is told.
+const TROUBLE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The running log.
 pub struct Running {
@@ -60,6 +63,27 @@ impl Running {
             }
         }
     }
+}
+
+/// Warns that the system refused something, once in a while for each kind of failure, however often it happens: a system
+/// that is short of something refuses it many times a second.
+pub fn warn_of_failure(what: &'static str, error: &io::Error) {
+    if is_due(what, error.raw_os_error()) {
+        warn!("{what}: {error}");
+    }
+}
+
+/// Whether it is time to tell of some trouble again, which is one of a kind by its name and number. An attacker decides how
+/// often it happens, and not how fast the log grows.
+pub fn is_due(what: &'static str, number: Option<i32>) -> bool {
+    static TOLD: Mutex<BTreeMap<(&str, Option<i32>), Instant>> = Mutex::new(BTreeMap::new());
+    let now = Instant::now();
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    let due = told.get(&(what, number)).is_none_or(|&at| now >= at + TROUBLE_INTERVAL);
+    if due {
+        told.insert((what, number), now);
+    }
+    due
 }
 
 fn write_lines(lines: &Receiver<Vec<u8>>, dropped: &AtomicU64) {

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use log::{debug, warn};
+use log::debug;
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
     local::LocalHistogram,
@@ -17,6 +17,7 @@ use tungstenite::http::header::{CONTENT_TYPE, HeaderValue};
 use tungstenite::http::{Method, StatusCode};
 
 use crate::http::{self, Response};
+use crate::logging;
 use crate::message::CloseReason;
 
 /// Bounds of the histograms' buckets, in seconds: from a quiet room on a fast machine to a stall that people notice.
@@ -79,7 +80,7 @@ impl Metrics {
             connections: gauge("parlour_connections", "Open connections, of the chat and of HTTP."),
             connections_max: gauges(
                 "parlour_connections_max",
-                "Connections at most, and the limit that sets it.",
+                "Clients of the chat at most, and the limit that sets it.",
                 "limit",
             ),
             connections_accepted: counter("parlour_connections_accepted_total", "Connections accepted."),
@@ -181,7 +182,7 @@ pub fn serve(listener: &TcpListener, stopping: &AtomicBool) {
                 }
             }
             Err(error) => {
-                warn!("can't accept a scraper: {error}");
+                logging::warn_of_failure("can't accept a scraper", &error);
                 std::thread::sleep(ACCEPT_PAUSE);
             }
         }

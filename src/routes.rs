@@ -7,22 +7,27 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
-use log::{debug, info, warn};
+use log::{debug, info};
 use percent_encoding::percent_decode_str;
 use tungstenite::error::{Error, ProtocolError};
 use tungstenite::handshake::server::{create_response, write_response};
 use tungstenite::http::header::{
-    CONNECTION, CONTENT_LENGTH, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING,
-    UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use tungstenite::http::{Method, StatusCode};
 
+use crate::admission::Refused;
 use crate::client::{self, Connection, Upgrade};
+use crate::config::Config;
 use crate::http::{self, Request, Response};
 use crate::hub::{Event, Joining, Nickname, Posted};
+use crate::logging;
 use crate::message::{self, CloseReason};
 use crate::metrics::METRICS;
+use crate::origin;
 use crate::page;
+use crate::proxy;
 use crate::room::Resume;
 use crate::server::Shared;
 use crate::session::Session;
@@ -33,7 +38,7 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
 pub const STOPPING: &str = "the server is stopping";
 /// Why a server turns a client away.
 pub const FULL: &str = "the server is full";
-/// `Retry-After` of a server that is full or stopping.
+/// `Retry-After` of a refusal that may be another answer later.
 const RETRY_AFTER_SECONDS: &str = "5";
 
 /// Answers the one request of a connection, and serves the chat if that is what it asks for.
@@ -43,15 +48,20 @@ pub fn serve(connection: &Arc<Connection>, shared: &Shared) {
         Ok(upgrade) => upgrade,
         Err(response) => return refuse(connection, *response, false, shared),
     };
+    match connection.place.become_client() {
+        Ok(()) => {}
+        // Whoever cut it has said so.
+        Err(Refused::Cut) => return,
+        Err(refused) => return refuse(connection, no_place(refused), false, shared),
+    }
     // Stored before `stopping` is asked again, while a stop is told before this is looked at: either way the hub closes
     // the client, or it is turned away here.
     connection.upgraded.store(true, Ordering::SeqCst);
     if shared.stopping() {
         return refuse(connection, unavailable(STOPPING), false, shared);
     }
-    METRICS.http_responses.with_label_values(&[StatusCode::SWITCHING_PROTOCOLS.as_str()]).inc();
     if let Err(error) = client::serve_ws(connection, upgrade, shared) {
-        warn!("no thread to write to client {}: {error}", connection.id);
+        logging::warn_of_failure("no thread to write to a client", &error);
         refuse(connection, unavailable(FULL), false, shared);
     }
 }
@@ -63,21 +73,37 @@ pub fn serve(connection: &Arc<Connection>, shared: &Shared) {
 #[inline(never)]
 fn answer(connection: &Connection, shared: &Shared) -> Option<(Box<Request>, Vec<u8>)> {
     let Shared { config, inbox, .. } = shared;
-    let Connection { id, peer, stream, .. } = connection;
-    let (request, leftover) = match http::read_head(stream, config.handshake_timeout) {
+    let head = http::read_head(&connection.stream, config.handshake_timeout);
+    if connection.place.answer().is_err() {
+        // Whoever cut it has said so, to the client too.
+        return None;
+    }
+    let (request, leftover) = match head {
         Ok(head) => head,
         Err(error) => {
             match if shared.stopping() { Some(unavailable(STOPPING)) } else { error.response() } {
                 Some(response) => refuse(connection, response, false, shared),
-                None => debug!("connection {id} from {peer} closed without a request"),
+                None => {
+                    debug!("connection {} from {} closed without a request", connection.id, connection.address());
+                }
             }
             return None;
         }
     };
+    if let Err(refused) = identify(connection, &request, config) {
+        refuse(connection, no_place(refused), false, shared);
+        return None;
+    }
     let head_only = request.method() == Method::HEAD;
     let response = match (request.uri().path(), request.method()) {
         _ if shared.stopping() => unavailable(STOPPING),
-        ("/ws", &Method::GET) => return Some((request, leftover)),
+        ("/ws", &Method::GET) if origin::is_allowed(request.headers(), &config.allow_origin) => {
+            return Some((request, leftover));
+        }
+        ("/ws", &Method::GET) => {
+            tell_of_origin(connection, &request);
+            http::text(StatusCode::FORBIDDEN, "pages of this origin may not chat here")
+        }
         ("/ws", _) => http::not_allowed("GET"),
         ("/healthz", &Method::GET | &Method::HEAD) => health(inbox),
         ("/healthz", _) => http::not_allowed("GET, HEAD"),
@@ -91,17 +117,40 @@ fn answer(connection: &Connection, shared: &Shared) -> Option<(Box<Request>, Vec
     None
 }
 
+/// Finds out for whom a trusted proxy speaks, and counts that client. Others have been counted when they were accepted.
+fn identify(connection: &Connection, request: &Request, config: &Config) -> Result<(), Refused> {
+    let peer = connection.peer.ip();
+    if !proxy::is_trusted(peer, &config.trusted_proxy) {
+        return Ok(());
+    }
+    let client = proxy::client_behind(peer, request.headers(), &config.trusted_proxy);
+    let _ = connection.forwarded.set(client.address);
+    if client.counted { connection.place.count(client.address) } else { Ok(()) }
+}
+
+/// Says in the log what whoever runs the server needs to decide whether that page is one of theirs.
+fn tell_of_origin(connection: &Connection, request: &Request) {
+    let quoted = |name| request.headers().get_all(name).iter().map(http::quoted).collect::<Vec<_>>().join(", ");
+    info!(
+        "connection {} from {} has the origin {} and the host {}; if that page may chat here, --allow-origin says so",
+        connection.id,
+        connection.address(),
+        quoted(ORIGIN),
+        quoted(HOST),
+    );
+}
+
 /// Sends a response that ends the connection, and logs it unless it is a success.
 fn refuse(connection: &Connection, response: Response, head_only: bool, shared: &Shared) {
-    let Connection { id, peer, stream, .. } = connection;
-    let status = response.status();
+    let Connection { id, stream, .. } = connection;
+    let (address, status) = (connection.address(), response.status());
     METRICS.http_responses.with_label_values(&[status.as_str()]).inc();
     match status.is_success() || status == StatusCode::NOT_MODIFIED {
-        true => debug!("connection {id} from {peer}: {status}"),
-        false => info!("connection {id} from {peer} refused: {status}"),
+        true => debug!("connection {id} from {address}: {status}"),
+        false => info!("connection {id} from {address} refused: {status}"),
     }
     if let Err(error) = http::respond(stream, &http::to_bytes(response, head_only), shared.config.write_timeout) {
-        debug!("connection {id} from {peer} gone before its response: {error}");
+        debug!("connection {id} from {address} gone before its response: {error}");
     }
 }
 
@@ -110,9 +159,19 @@ pub fn unavailable(why: &'static str) -> Response {
     http::with_header(http::text(StatusCode::SERVICE_UNAVAILABLE, why), RETRY_AFTER, RETRY_AFTER_SECONDS)
 }
 
-/// Refuses a connection that gets no thread, without waiting for anything.
-pub fn turn_away(mut stream: &TcpStream, why: &'static str) {
-    let response = unavailable(why);
+/// What a connection is told that there is no place for.
+pub fn no_place(refused: Refused) -> Response {
+    match refused {
+        Refused::AddressFull => {
+            let response = http::text(StatusCode::TOO_MANY_REQUESTS, "too many connections from this address");
+            http::with_header(response, RETRY_AFTER, RETRY_AFTER_SECONDS)
+        }
+        Refused::Full | Refused::Cut => unavailable(FULL),
+    }
+}
+
+/// Refuses a connection without waiting for anything.
+pub fn turn_away(mut stream: &TcpStream, response: Response) {
     METRICS.http_responses.with_label_values(&[response.status().as_str()]).inc();
     let response = http::to_bytes(response, false);
     // The client learns less if this fails, and the server loses nothing.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -12,20 +12,21 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, at, bounded, 
 use log::{debug, error, info, warn};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use crate::admission::{Admission, Refused};
 use crate::client::{ClientId, Connection};
 use crate::config::Config;
 use crate::hub::{Hub, INBOX_EVENTS, Posted};
-use crate::limits;
+use crate::limits::{self, Ceiling};
+use crate::logging;
 use crate::metrics::{self, METRICS};
 use crate::outbox::Sweeps;
+use crate::proxy;
 use crate::routes;
 
 /// Connections the system completes before we accept them: a class that opens the page at once.
 const BACKLOG: i32 = 1024;
 /// How long a failed `accept` is waited out; running out of descriptors passes when somebody leaves.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How often the same failure of `accept` is logged.
-const ACCEPT_WARN_INTERVAL: Duration = Duration::from_secs(1);
 /// Stack of a reader, which also parses the request head.
 const READER_STACK_BYTES: usize = 256 * 1024;
 /// How long a refused connection stays open. Closed at once, with its request unread, it would be reset, and the client
@@ -42,6 +43,7 @@ pub struct Server {
     listener: Arc<TcpListener>,
     metrics_listener: Option<Arc<TcpListener>>,
     stopping: Arc<AtomicBool>,
+    ceiling: Ceiling,
     run_id: u64,
 }
 
@@ -53,10 +55,9 @@ pub struct Shared {
     pub inbox: Sender<Posted>,
     /// Where writers help each other.
     pub sweeps: Sweeps,
+    /// Who may come in.
+    admission: Arc<Admission>,
     stopping: Arc<AtomicBool>,
-    /// Connections that have a thread.
-    connections: AtomicUsize,
-    connections_max: usize,
 }
 
 impl Shared {
@@ -103,6 +104,7 @@ impl Server {
     /// # Errors
     /// Says which address could not be bound, and why.
     pub fn bind(config: Config) -> io::Result<Server> {
+        let ceiling = limits::ceiling(config.max_connections);
         let bind = |option, address: &str| match listen(address) {
             Ok(listener) => Ok(Arc::new(listener)),
             Err(error) => Err(io::Error::new(error.kind(), format!("{option} {address}: {error}"))),
@@ -116,6 +118,7 @@ impl Server {
             listener,
             metrics_listener,
             stopping: Arc::new(AtomicBool::new(false)),
+            ceiling,
             run_id,
         })
     }
@@ -165,17 +168,16 @@ impl Server {
             reap(&told);
         })?;
 
-        let ceiling = limits::ceiling(self.config.max_connections);
-        info!("room for {} connections, by {}", ceiling.connections, ceiling.limit);
+        let Ceiling { clients, requests, limit } = self.ceiling;
+        info!("room for {clients} clients and {requests} requests at a time, by {limit}");
+        METRICS.connections_max.with_label_values(&[limit]).set(clients as i64);
         let shared = Arc::new(Shared {
             config: self.config.clone(),
             inbox,
             sweeps,
+            admission: Admission::new(self.ceiling, self.config.max_connections_per_ip),
             stopping: self.stopping.clone(),
-            connections: AtomicUsize::new(0),
-            connections_max: ceiling.connections,
         });
-        METRICS.connections_max.with_label_values(&[ceiling.limit]).set(ceiling.connections as i64);
         if let Some(listener) = self.metrics_listener {
             let stopping = self.stopping.clone();
             // Not joined: a scraper that is slow to read must not hold up the end.
@@ -206,12 +208,11 @@ impl Server {
 
 /// Takes connections until the server is told to stop. Never ends by itself.
 fn accept_loop(listener: &TcpListener, shared: &Arc<Shared>, tell: &Sender<Tell>) {
-    let mut warned = HashMap::new();
     for id in 1.. {
         let accepted = listener.accept();
         if shared.stopping() {
             if let Ok((stream, _)) = accepted {
-                routes::turn_away(&stream, routes::STOPPING);
+                routes::turn_away(&stream, routes::unavailable(routes::STOPPING));
             }
             return;
         }
@@ -221,13 +222,7 @@ fn accept_loop(listener: &TcpListener, shared: &Arc<Shared>, tell: &Sender<Tell>
                 admit(id, stream, peer, shared, tell);
             }
             Err(error) => {
-                // Each kind of failure is told once in a while, however often it happens.
-                let now = Instant::now();
-                let due = warned.get(&error.raw_os_error()).is_none_or(|&at| now >= at + ACCEPT_WARN_INTERVAL);
-                if due {
-                    warn!("can't accept a connection: {error}");
-                    warned.insert(error.raw_os_error(), now);
-                }
+                logging::warn_of_failure("can't accept a connection", &error);
                 // A client that hung up while it waited is no reason to let others wait.
                 if error.kind() != io::ErrorKind::ConnectionAborted {
                     thread::sleep(ACCEPT_PAUSE);
@@ -239,23 +234,35 @@ fn accept_loop(listener: &TcpListener, shared: &Arc<Shared>, tell: &Sender<Tell>
 
 /// Gives a connection its reader thread, or turns it away.
 fn admit(id: ClientId, stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>, tell: &Sender<Tell>) {
-    let Some(permit) = Permit::take(shared) else {
-        info!("connection {id} from {peer} refused: {}", routes::FULL);
-        routes::turn_away(&stream, routes::FULL);
-        let _ = tell.send(Tell::TurnedAway(stream));
-        return;
+    // A listener that takes both versions shows IPv4 as a part of IPv6.
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let counted = proxy::is_counted(peer.ip(), &shared.config.trusted_proxy).then_some(peer.ip());
+    let place = match shared.admission.enter(id, counted) {
+        Ok(place) => place,
+        Err(refused) => {
+            let response = routes::no_place(refused);
+            let status = response.status();
+            debug!("connection {id} from {peer} refused: {status}");
+            if logging::is_due("refused", Some(status.as_u16().into())) {
+                warn!("refusing connections, that from {peer} among them: {status}");
+            }
+            routes::turn_away(&stream, response);
+            let _ = tell.send(Tell::TurnedAway(stream));
+            return;
+        }
     };
     // A chat message is small and wants to go at once.
     if let Err(error) = stream.set_nodelay(true) {
         debug!("connection {id} from {peer} gone: {error}");
         return;
     }
-    let connection = Arc::new(Connection { id, peer, stream, upgraded: AtomicBool::new(false) });
+    let connection = Arc::new(Connection::new(id, peer, stream, place));
+    connection.place.offer(&connection);
     let thread = {
-        let (connection, tell) = (connection.clone(), tell.clone());
+        let (connection, shared, tell) = (connection.clone(), shared.clone(), tell.clone());
         let body = move || {
             let _ended = EndedOnDrop(id, tell);
-            routes::serve(&connection, &permit.0);
+            routes::serve(&connection, &shared);
         };
         thread::Builder::new().name(format!("reader {id}")).stack_size(READER_STACK_BYTES).spawn(body)
     };
@@ -264,8 +271,9 @@ fn admit(id: ClientId, stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>
             let _ = tell.send(Tell::Started(connection, thread));
         }
         Err(error) => {
-            warn!("no thread to read from {peer}: {error}");
-            routes::turn_away(&connection.stream, routes::FULL);
+            // Told at once, not waited out like a failed `accept`: each newcomer that waited would hold up all others.
+            logging::warn_of_failure("no thread for a connection", &error);
+            routes::turn_away(&connection.stream, routes::no_place(Refused::Full));
             if let Some(connection) = Arc::into_inner(connection) {
                 let _ = tell.send(Tell::TurnedAway(connection.stream));
             }
@@ -387,28 +395,6 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
         address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
     }
     address
-}
-
-/// A place among the connections that the system can carry.
-struct Permit(Arc<Shared>);
-
-impl Permit {
-    /// Only the accept loop takes them, so what it sees can only become less.
-    fn take(shared: &Arc<Shared>) -> Option<Permit> {
-        if shared.connections.load(Ordering::SeqCst) >= shared.connections_max {
-            return None;
-        }
-        shared.connections.fetch_add(1, Ordering::SeqCst);
-        METRICS.connections.inc();
-        Some(Permit(shared.clone()))
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::SeqCst);
-        METRICS.connections.dec();
-    }
 }
 
 struct EndedOnDrop(ClientId, Sender<Tell>);

@@ -7,6 +7,7 @@ mod echo;
 #[path = "fuzz/targets.rs"]
 mod targets;
 
+mod admission;
 mod chat;
 mod closing;
 mod corpus;

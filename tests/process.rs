@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use crate::support::raw::{FIN, RawClient, TEXT, exchange, exchange_bytes, masked};
@@ -24,7 +25,8 @@ pub struct Program {
     pub address: SocketAddr,
     /// Where `--metrics-listen` listens.
     pub metrics: Option<SocketAddr>,
-    log: Option<JoinHandle<String>>,
+    log: Arc<Mutex<String>>,
+    logging: Option<JoinHandle<()>>,
 }
 
 impl Drop for Program {
@@ -47,11 +49,21 @@ impl Program {
             }
         };
         let metrics = address_after("metrics on http://", &log);
-        let log = thread::spawn(move || {
-            stderr.read_to_string(&mut log).expect("text");
-            log
-        });
-        Program { child, address, metrics, log: Some(log) }
+        let log = Arc::new(Mutex::new(log));
+        let logging = {
+            let log = log.clone();
+            thread::spawn(move || stderr.lines().for_each(|line| *log.lock().unwrap() += &(line.expect("text") + "\n")))
+        };
+        Program { child, address, metrics, log, logging: Some(logging) }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has logged so far.
+    pub fn logged(&self) -> String {
+        self.log.lock().unwrap().clone()
     }
 
     pub fn signal(&self, name: &str) {
@@ -61,7 +73,8 @@ impl Program {
 
     pub fn ended(mut self) -> (ExitStatus, String) {
         let status = eventually("its end", || self.child.try_wait().expect("a child"));
-        (status, self.log.take().expect("it ends once").join().expect("a log"))
+        self.logging.take().expect("it ends once").join().expect("a log");
+        (status, self.logged())
     }
 }
 
@@ -94,6 +107,10 @@ fn a_bad_start_is_one_clear_line_and_a_non_zero_status() {
     assert_one_line(&run(&["--write-timeout", "0s"]), &["--write-timeout", "zero"]);
     assert_one_line(&run(&["--ping-interval", "900000000years"]), &["--ping-interval"]);
     assert_one_line(&run(&["--ping-timeout", "30s"]), &["--ping-timeout", "--ping-interval"]);
+    assert_one_line(&run(&["--trusted-proxy", "10.0.0.0/33"]), &["--trusted-proxy", "10.0.0.0/8"]);
+    assert_one_line(&run(&["--trusted-proxy", "::ffff:10.0.0.0/104"]), &["--trusted-proxy", "IPv4"]);
+    assert_one_line(&run(&["--allow-origin", "chat.example"]), &["--allow-origin", "https://chat.example"]);
+    assert_one_line(&run(&["--allow-origin", "https://chat.example/"]), &["--allow-origin", "without a path"]);
     assert_one_line(&run(&["extra"]), &["extra"]);
     let output = command(&[]).env("PARLOUR_QUEUE", "none").output().unwrap();
     assert_one_line(&output, &["none", "--queue"]);
@@ -106,6 +123,7 @@ fn help_explains_every_option_with_its_default_and_variable() {
     assert!(output.status.success() && output.stderr.is_empty());
     let defaults = [
         ("listen", "127.0.0.1:8080"),
+        ("max-connections-per-ip", "64"),
         ("history", "100"),
         ("queue", "256"),
         ("max-message-bytes", "4096"),
@@ -123,6 +141,10 @@ fn help_explains_every_option_with_its_default_and_variable() {
         let entry = &help[at..];
         let variable = format!("[env: PARLOUR_{}=", option.to_uppercase().replace('-', "_"));
         assert!(entry.contains(&variable) && entry.contains(&format!("[default: {default}]")), "{option} in {help}");
+    }
+    for option in ["metrics-listen", "max-connections", "trusted-proxy", "allow-origin"] {
+        let variable = format!("[env: PARLOUR_{}=", option.to_uppercase().replace('-', "_"));
+        assert!(help.contains(&format!("--{option} ")) && help.contains(&variable), "{option} in {help}");
     }
 }
 

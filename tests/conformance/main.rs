@@ -10,12 +10,12 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::{fs, io, thread};
 
+use parlour::admission::Admission;
 use parlour::client::Connection;
 use parlour::outbox::Sweeps;
-use parlour::{http, routes};
+use parlour::{http, limits, routes};
 use serde_json::Value;
 
 const KOSOKU: &str = "kosoku==0.1.0";
@@ -61,10 +61,12 @@ fn run() -> Outcome<String> {
 /// Takes connections to the echo for as long as the process lives.
 fn listen(listener: &TcpListener) -> io::Result<()> {
     let (config, sweeps) = (Arc::new(echo::config()), Sweeps::new());
+    let admission = Admission::new(limits::ceiling(None), 0);
     for id in 1.. {
         let (stream, peer) = listener.accept()?;
         stream.set_nodelay(true)?;
-        let connection = Arc::new(Connection { id, peer, stream, upgraded: AtomicBool::new(true) });
+        let place = admission.enter(id, None).expect("a place");
+        let connection = Arc::new(Connection::new(id, peer, stream, place));
         let (config, sweeps) = (config.clone(), sweeps.clone());
         thread::spawn(move || {
             let head = http::read_head(&connection.stream, config.handshake_timeout);

@@ -5,14 +5,15 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use parlour::admission::Admission;
 use parlour::client::{Connection, Upgrade};
 use parlour::config::Config;
 use parlour::http::{HEAD_BYTES_MAX, HEADERS_MAX, HeadError, parse_head};
 use parlour::hub::Nickname;
+use parlour::limits;
 use parlour::message::{
     CloseReason, NAME_CHARS_MAX, REF_BYTES_MAX, ROOM_BYTES_MAX, Rejection, Request, parse_name, parse_room,
 };
@@ -93,7 +94,8 @@ pub fn frames(data: &[u8]) {
     let (mut client, server) = UnixStream::pair().expect("a pair of sockets");
     let stream = TcpStream::from(OwnedFd::from(server));
     let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-    let connection = Arc::new(Connection { id: 1, peer, stream, upgraded: AtomicBool::new(true) });
+    let place = Admission::new(limits::ceiling(None), 0).enter(1, None).expect("all places are free");
+    let connection = Arc::new(Connection::new(1, peer, stream, place));
     let upgrade =
         Upgrade { response: Vec::new(), leftover: with_head.to_vec(), joining: Err(CloseReason::InternalError) };
     client.write_all(later).expect("room for it");

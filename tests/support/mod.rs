@@ -10,6 +10,7 @@ pub mod steps;
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -176,6 +177,16 @@ pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
         assert!(start.elapsed() < DEADLINE, "{what} did not happen in time");
         thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Whether this is root, which `what` needs. Says so where it is not, and fails where nothing may be left out.
+pub fn is_root(what: &str) -> bool {
+    let root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+    assert!(root || std::env::var_os("PARLOUR_REQUIRE_ROOT").is_none(), "{what} needs root");
+    if !root {
+        eprintln!("LEFT OUT: {what} needs root");
+    }
+    root
 }
 
 /// The fields of `message` that `expected` names are as it says.
