@@ -29,6 +29,7 @@ pub mod config;
 pub mod limits;
 pub mod logging;
 pub mod metrics;
+pub mod notify;
 pub mod server;
 
 pub mod http;

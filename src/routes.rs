@@ -27,7 +27,7 @@ use crate::room::Resume;
 use crate::server::Shared;
 use crate::session::Session;
 
-/// How long `/healthz` waits for the hub.
+/// How long the hub has to answer whoever asks after its health.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Why a server turns a client away.
 pub const STOPPING: &str = "the server is stopping";
@@ -122,13 +122,18 @@ pub fn turn_away(mut stream: &TcpStream, why: &'static str) {
 
 /// `200` while the hub answers in time.
 pub fn health(inbox: &Sender<Posted>) -> Response {
-    let (answer, answered) = bounded(1);
-    let deadline = Instant::now() + HEALTH_TIMEOUT;
-    let asked = inbox.send_deadline(Posted::now(Event::Health(answer)), deadline);
-    match asked.is_ok() && answered.recv_deadline(deadline).is_ok() {
+    match hub_answers(inbox) {
         true => http::text(StatusCode::OK, "ok"),
         false => unavailable("the hub does not answer"),
     }
+}
+
+/// Whether the hub answers in time.
+pub fn hub_answers(inbox: &Sender<Posted>) -> bool {
+    let (answer, answered) = bounded(1);
+    let deadline = Instant::now() + HEALTH_TIMEOUT;
+    let asked = inbox.send_deadline(Posted::now(Event::Health(answer)), deadline);
+    asked.is_ok() && answered.recv_deadline(deadline).is_ok()
 }
 
 /// Takes an upgrade request (RFC 6455, 4.2.1) and what it says of name and room.

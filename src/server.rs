@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::hub::{Hub, INBOX_EVENTS, Posted};
 use crate::limits;
 use crate::metrics::{self, METRICS};
+use crate::notify;
 use crate::outbox::Sweeps;
 use crate::routes;
 
@@ -181,7 +182,9 @@ impl Server {
             // Not joined: a scraper that is slow to read must not hold up the end.
             spawn("metrics", move || metrics::serve(&listener, &stopping))?;
         }
+        let told_systemd = notify::ready(&shared.inbox).map_err(RunError::Spawn)?;
         accept_loop(&self.listener, &shared, &tell);
+        drop(told_systemd);
 
         let deadline = Instant::now() + self.config.shutdown_timeout;
         let cut_at = Instant::now() + self.config.shutdown_timeout.mul_f64(CUT_AFTER);

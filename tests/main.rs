@@ -9,6 +9,7 @@ mod hub;
 mod joining;
 mod limits;
 mod metrics;
+mod notify;
 mod page;
 mod process;
 mod resume;
