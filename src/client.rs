@@ -72,9 +72,10 @@ pub fn serve_ws(connection: &Arc<Connection>, upgrade: Upgrade, shared: &Shared)
     let (outbox, controls, mut mail) = outbox::channel(config.queue, sweeps);
     mail.put_first(upgrade.response.into());
     let writer = spawn_writer(mail, connection.clone(), config.clone())?;
+    let mut end = End { connection, reason: CloseReason::InternalError };
     controls.set_writer(writer.thread().clone(), connection.clone());
     // Locals are dropped last to first, also by a panic: the hub hears of it, the writer ends, and then it is joined.
-    let writer = JoinOnDrop(Some(writer));
+    let _writer = JoinOnDrop(Some(writer));
     let controls = controls;
 
     let reason = match upgrade.joining {
@@ -91,11 +92,7 @@ pub fn serve_ws(connection: &Arc<Connection>, upgrade: Upgrade, shared: &Shared)
     };
     read_to_end(&connection.stream);
     // Whoever saw the end first knows why: the hub that evicted it, or the reader whose socket broke.
-    let reason = controls.reason().unwrap_or(reason);
-    drop(controls);
-    drop(writer);
-    METRICS.disconnects_for(reason).inc();
-    info!("client {} from {} gone: {} {}", connection.id, connection.peer, reason.code(), reason.name());
+    end.reason = controls.reason().unwrap_or(reason);
     Ok(())
 }
 
@@ -333,6 +330,20 @@ impl Write for ReadHalf<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// How a connection ended, which its `Drop` counts and logs when all that was its own is gone, after a panic too.
+struct End<'a> {
+    connection: &'a Connection,
+    reason: CloseReason,
+}
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        METRICS.disconnects_for(self.reason).inc();
+        let Connection { id, peer, .. } = self.connection;
+        info!("client {id} from {peer} gone: {} {}", self.reason.code(), self.reason.name());
     }
 }
 

@@ -30,10 +30,12 @@ pub mod limits;
 pub mod logging;
 pub mod metrics;
 pub mod notify;
+pub mod process;
 pub mod server;
 
 pub mod http;
 pub mod page;
+pub mod refusal;
 pub mod routes;
 
 pub mod client;

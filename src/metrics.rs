@@ -17,6 +17,8 @@ use tungstenite::http::{Method, StatusCode};
 
 use crate::http::{self, Response};
 use crate::message::CloseReason;
+use crate::process::Process;
+use crate::refusal::Refusal;
 
 /// Bounds of the histograms' buckets, in seconds: from a quiet room on a fast machine to a stall that people notice.
 const BUCKETS_SECONDS: [f64; 13] =
@@ -35,6 +37,7 @@ pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 #[expect(missing_docs, reason = "the help texts say it")]
 pub struct Metrics {
     registry: Registry,
+    process: Option<Process>,
     pub clients: IntGauge,
     pub absent_members: IntGauge,
     pub rooms: IntGauge,
@@ -43,6 +46,7 @@ pub struct Metrics {
     pub connections_max: IntGaugeVec,
     pub connections_accepted: IntCounter,
     pub http_responses: IntCounterVec,
+    pub refusals: IntCounterVec,
     pub disconnects: IntCounterVec,
     pub evictions: IntCounter,
     pub public_messages: IntCounter,
@@ -87,6 +91,7 @@ impl Metrics {
                 "Responses by status; 101 is a client of the chat.",
                 &["status"],
             ),
+            refusals: counters("parlour_refusals_total", "Requests refused, by reason.", &["reason"]),
             disconnects: counters(
                 "parlour_disconnects_total",
                 "Ends of chat connections, by close code and reason.",
@@ -106,6 +111,7 @@ impl Metrics {
                 "parlour_write_delay_seconds",
                 "Time that what was queued for a client waited until it had been written.",
             ),
+            process: Process::register(&registry),
             registry: registry.clone(),
         };
         gauges("parlour_build_info", "The version, in a label.", "version")
@@ -115,7 +121,18 @@ impl Metrics {
         for reason in CloseReason::ALL {
             metrics.disconnects_for(reason);
         }
+        for refusal in Refusal::ALL {
+            metrics.refusals.with_label_values(&[refusal.name()]);
+        }
         metrics
+    }
+
+    /// Counts a response that is about to be sent.
+    pub fn count_response(&self, response: &Response) {
+        self.http_responses.with_label_values(&[response.status().as_str()]).inc();
+        if let Some(refusal) = Refusal::of(response) {
+            self.refusals.with_label_values(&[refusal.name()]).inc();
+        }
     }
 
     /// The counter for connections that end for `reason`.
@@ -125,12 +142,15 @@ impl Metrics {
 
     /// Everything, as text.
     pub fn to_text(&self) -> String {
+        if let Some(process) = &self.process {
+            process.update();
+        }
         TextEncoder::new().encode_to_string(&self.registry.gather()).expect("a String takes every write")
     }
 }
 
 /// Adds a metric to the registry.
-fn registered<M: prometheus::core::Collector + Clone + 'static>(
+pub fn registered<M: prometheus::core::Collector + Clone + 'static>(
     registry: &Registry,
     metric: prometheus::Result<M>,
 ) -> M {

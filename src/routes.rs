@@ -23,6 +23,7 @@ use crate::hub::{Event, Joining, Nickname, Posted};
 use crate::message::{self, CloseReason};
 use crate::metrics::METRICS;
 use crate::page;
+use crate::refusal::Refusal;
 use crate::room::Resume;
 use crate::server::Shared;
 use crate::session::Session;
@@ -30,9 +31,9 @@ use crate::session::Session;
 /// How long the hub has to answer whoever asks after its health.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Why a server turns a client away.
-pub const STOPPING: &str = "the server is stopping";
+pub const STOPPING: Refusal = Refusal::ServerStopping;
 /// Why a server turns a client away.
-pub const FULL: &str = "the server is full";
+pub const FULL: Refusal = Refusal::ServerFull;
 /// `Retry-After` of a server that is full or stopping.
 const RETRY_AFTER_SECONDS: &str = "5";
 
@@ -94,11 +95,10 @@ fn answer(connection: &Connection, shared: &Shared) -> Option<(Box<Request>, Vec
 /// Sends a response that ends the connection, and logs it unless it is a success.
 fn refuse(connection: &Connection, response: Response, head_only: bool, shared: &Shared) {
     let Connection { id, peer, stream, .. } = connection;
-    let status = response.status();
-    METRICS.http_responses.with_label_values(&[status.as_str()]).inc();
-    match status.is_success() || status == StatusCode::NOT_MODIFIED {
-        true => debug!("connection {id} from {peer}: {status}"),
-        false => info!("connection {id} from {peer} refused: {status}"),
+    METRICS.count_response(&response);
+    match Refusal::of(&response) {
+        None => debug!("connection {id} from {peer}: {}", response.status()),
+        Some(refusal) => info!("connection {id} from {peer} refused: {refusal}"),
     }
     if let Err(error) = http::respond(stream, &http::to_bytes(response, head_only), shared.config.write_timeout) {
         debug!("connection {id} from {peer} gone before its response: {error}");
@@ -106,14 +106,21 @@ fn refuse(connection: &Connection, response: Response, head_only: bool, shared: 
 }
 
 /// `503`: the client may try again later.
-pub fn unavailable(why: &'static str) -> Response {
-    http::with_header(http::text(StatusCode::SERVICE_UNAVAILABLE, why), RETRY_AFTER, RETRY_AFTER_SECONDS)
+pub fn unavailable(why: Refusal) -> Response {
+    let line = match why {
+        Refusal::ServerStopping => "the server is stopping",
+        Refusal::HubSilent => "the hub does not answer",
+        _ => "the server is full",
+    };
+    let mut response = http::text(StatusCode::SERVICE_UNAVAILABLE, line);
+    response.extensions_mut().insert(why);
+    http::with_header(response, RETRY_AFTER, RETRY_AFTER_SECONDS)
 }
 
 /// Refuses a connection that gets no thread, without waiting for anything.
-pub fn turn_away(mut stream: &TcpStream, why: &'static str) {
+pub fn turn_away(mut stream: &TcpStream, why: Refusal) {
     let response = unavailable(why);
-    METRICS.http_responses.with_label_values(&[response.status().as_str()]).inc();
+    METRICS.count_response(&response);
     let response = http::to_bytes(response, false);
     // The client learns less if this fails, and the server loses nothing.
     let _ = stream.set_nonblocking(true).and_then(|()| stream.write_all(&response));
@@ -124,7 +131,7 @@ pub fn turn_away(mut stream: &TcpStream, why: &'static str) {
 pub fn health(inbox: &Sender<Posted>) -> Response {
     match hub_answers(inbox) {
         true => http::text(StatusCode::OK, "ok"),
-        false => unavailable("the hub does not answer"),
+        false => unavailable(Refusal::HubSilent),
     }
 }
 
