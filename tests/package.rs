@@ -12,10 +12,10 @@ const REQUIRED: &str = "PARLOUR_REQUIRE_SYSTEMD";
 /// Of 100, what `systemd-analyze security` may find exposed. What is left is the network, which a server needs.
 const EXPOSURE_MAX: &str = "--threshold=12";
 
-/// The value of the unit's last line for `key`.
+/// The value of the unit's line for `key`.
 fn setting(key: &str) -> &'static str {
-    let values = UNIT.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-    values.last().unwrap_or_else(|| panic!("no {key}= in the unit"))
+    let mut values = UNIT.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    values.next().unwrap_or_else(|| panic!("no {key}= in the unit"))
 }
 
 #[test]
