@@ -38,8 +38,9 @@ fn a_conversation_is_counted() {
     let before = series(metrics);
     assert_eq!(before["parlour_disconnects_total{code=\"1013\",reason=\"too_slow\"}"], 0.0, "there before its first");
     let mut ann = RawClient::connect_to(program.address, "name=Ann");
-    let mut bob = RawClient::connect_to(program.address, "name=Bob");
+    // The upgrade comes before the place in the room, so Bob waits until Ann has hers.
     ann.next_of("join");
+    let mut bob = RawClient::connect_to(program.address, "name=Bob");
     ann.next_of("join");
     for message in [
         json!({"type": "public", "content": "hello"}),
@@ -94,7 +95,7 @@ fn a_full_server_counts_whom_it_refuses_under_the_name_that_the_log_has() {
     let metrics = program.metrics.expect("it tells where");
     let mut ann = RawClient::connect_to(program.address, "name=Ann");
     ann.next_of("join");
-    assert!(exchange(program.address, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 503 "));
+    assert!(exchange(program.address, upgrade("name=Bob").as_bytes()).starts_with("HTTP/1.1 503 "));
     let now = series(metrics);
     assert_eq!(now["parlour_refusals_total{reason=\"server_full\"}"], 1.0);
     assert_eq!(now["parlour_http_responses_total{status=\"503\"}"], 1.0);
