@@ -1,6 +1,7 @@
 //! Behind nginx, configured as README.md says, with TLS and a certificate of its own.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -228,4 +229,33 @@ fn pings_keep_nginx_from_cutting_those_who_are_silent() {
     for program in [often, never] {
         end(program);
     }
+}
+
+#[test]
+fn the_log_names_the_client_that_nginx_speaks_for_and_nobody_whom_the_client_names() {
+    let program = Program::start(&mut command(&["--listen=127.0.0.1:0", "--trusted-proxy=127.0.0.1"]));
+    let Some(nginx) = Nginx::launch(program.address, READ_TIMEOUT) else { return drop(end(program)) };
+    let source = "127.0.0.9";
+    let tunnel = || nginx.tunnel(&format!("{source}:0"));
+    let mut ann = RawClient::connect_to(tunnel(), "name=Ann");
+    ann.next_of("join");
+    let forged = "GET /nowhere HTTP/1.0\r\nHost: chat.example.org\r\nX-Forwarded-For: 203.0.113.5\r\n\r\n";
+    assert!(exchange(tunnel(), forged.as_bytes()).starts_with("HTTP/1.1 404 "));
+    // A page is compared with the host that its browser asked for, which nginx hands on.
+    let page = |origin: &str| {
+        let head = format!("Host: chat.example.org\r\nOrigin: https://{origin}");
+        upgrade("name=page").replace("Host: parlour", &head).replace("keep-alive", "close")
+    };
+    assert!(exchange(tunnel(), page("elsewhere.example").as_bytes()).starts_with("HTTP/1.1 403 "));
+    let mut stream = std::net::TcpStream::connect(tunnel()).expect("the tunnel");
+    stream.write_all(page("chat.example.org").as_bytes()).unwrap();
+    let mut response = [0; 12];
+    stream.read_exact(&mut response).expect("an upgrade");
+    assert_eq!(&response, b"HTTP/1.1 101");
+    let log = end(program);
+    let about = |part: &str| log.lines().find(|line| line.contains(part)).unwrap_or_else(|| panic!("{part} in {log}"));
+    for part in ["asks to join lobby as \"Ann\"", "refused: 404", "refused: 403", "asks to join lobby as \"page\""] {
+        assert!(about(part).contains(source), "{log}");
+    }
+    assert!(!log.contains("203.0.113.5"), "{log}");
 }
