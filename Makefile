@@ -1,7 +1,7 @@
 # Everything that is done with parlour, by name. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test conformance fuzz lint bench bench-peers
+.PHONY: help run test conformance fuzz lint bench bench-peers deb
 
 # Options for `make run`: make run ARGS="--listen 0.0.0.0:8080"
 ARGS ?=
@@ -40,3 +40,7 @@ bench: ## measure this machine: a table of throughput, latency, CPU and memory
 
 bench-peers: ## the same beside rooms in Go and on Bun, where these are found
 	cargo bench --locked --quiet --bench chat -- --peers
+
+deb: ## build a Debian package with a service, in target/debian (needs dpkg-dev; installs cargo-deb if it is missing)
+	command -v cargo-deb >/dev/null || cargo install cargo-deb --locked
+	cargo deb --locked

@@ -30,12 +30,15 @@ pub mod config;
 pub mod limits;
 pub mod logging;
 pub mod metrics;
+pub mod notify;
+pub mod process;
 pub mod server;
 
 pub mod http;
 pub mod origin;
 pub mod page;
 pub mod proxy;
+pub mod refusal;
 pub mod routes;
 
 pub mod client;

@@ -82,6 +82,15 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// Every one.
+    pub const ALL: [ErrorCode; 5] = [
+        ErrorCode::BadJson,
+        ErrorCode::BadRequest,
+        ErrorCode::UnknownType,
+        ErrorCode::EmptyContent,
+        ErrorCode::NoSuchUser,
+    ];
+
     /// The code as it stands in the JSON.
     pub fn name(self) -> &'static str {
         match self {

@@ -19,6 +19,8 @@ use tungstenite::http::{Method, StatusCode};
 use crate::http::{self, Response};
 use crate::logging;
 use crate::message::CloseReason;
+use crate::process::Process;
+use crate::refusal::Refusal;
 
 /// Bounds of the histograms' buckets, in seconds: from a quiet room on a fast machine to a stall that people notice.
 const BUCKETS_SECONDS: [f64; 13] =
@@ -37,6 +39,7 @@ pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 #[expect(missing_docs, reason = "the help texts say it")]
 pub struct Metrics {
     registry: Registry,
+    process: Option<Process>,
     pub clients: IntGauge,
     pub absent_members: IntGauge,
     pub rooms: IntGauge,
@@ -45,6 +48,7 @@ pub struct Metrics {
     pub connections_max: IntGaugeVec,
     pub connections_accepted: IntCounter,
     pub http_responses: IntCounterVec,
+    pub refusals: IntCounterVec,
     pub disconnects: IntCounterVec,
     pub evictions: IntCounter,
     pub public_messages: IntCounter,
@@ -89,6 +93,7 @@ impl Metrics {
                 "Responses by status; 101 is a client of the chat.",
                 &["status"],
             ),
+            refusals: counters("parlour_refusals_total", "Requests refused, by reason.", &["reason"]),
             disconnects: counters(
                 "parlour_disconnects_total",
                 "Ends of chat connections, by close code and reason.",
@@ -108,6 +113,7 @@ impl Metrics {
                 "parlour_write_delay_seconds",
                 "Time that what was queued for a client waited until it had been written.",
             ),
+            process: Process::register(&registry),
             registry: registry.clone(),
         };
         gauges("parlour_build_info", "The version, in a label.", "version")
@@ -117,7 +123,18 @@ impl Metrics {
         for reason in CloseReason::ALL {
             metrics.disconnects_for(reason);
         }
+        for refusal in Refusal::ALL {
+            metrics.refusals.with_label_values(&[refusal.name()]);
+        }
         metrics
+    }
+
+    /// Counts a response that is about to be sent.
+    pub fn count_response(&self, response: &Response) {
+        self.http_responses.with_label_values(&[response.status().as_str()]).inc();
+        if let Some(refusal) = Refusal::of(response) {
+            self.refusals.with_label_values(&[refusal.name()]).inc();
+        }
     }
 
     /// The counter for connections that end for `reason`.
@@ -127,6 +144,9 @@ impl Metrics {
 
     /// Everything, as text.
     pub fn to_text(&self) -> String {
+        if let Some(process) = &self.process {
+            process.update();
+        }
         TextEncoder::new().encode_to_string(&self.registry.gather()).expect("a String takes every write")
     }
 }
@@ -159,7 +179,7 @@ impl Drop for WriteTally {
 }
 
 /// Adds a metric to the registry.
-fn registered<M: prometheus::core::Collector + Clone + 'static>(
+pub fn registered<M: prometheus::core::Collector + Clone + 'static>(
     registry: &Registry,
     metric: prometheus::Result<M>,
 ) -> M {

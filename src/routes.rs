@@ -28,16 +28,17 @@ use crate::metrics::METRICS;
 use crate::origin;
 use crate::page;
 use crate::proxy;
+use crate::refusal::Refusal;
 use crate::room::Resume;
 use crate::server::Shared;
 use crate::session::Session;
 
-/// How long `/healthz` waits for the hub.
+/// How long the hub has to answer whoever asks after its health.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Why a server turns a client away.
-pub const STOPPING: &str = "the server is stopping";
+pub const STOPPING: Refusal = Refusal::ServerStopping;
 /// Why a server turns a client away.
-pub const FULL: &str = "the server is full";
+pub const FULL: Refusal = Refusal::ServerFull;
 /// `Retry-After` of a refusal that may be another answer later.
 const RETRY_AFTER_SECONDS: &str = "5";
 
@@ -143,11 +144,11 @@ fn tell_of_origin(connection: &Connection, request: &Request) {
 /// Sends a response that ends the connection, and logs it unless it is a success.
 fn refuse(connection: &Connection, response: Response, head_only: bool, shared: &Shared) {
     let Connection { id, stream, .. } = connection;
-    let (address, status) = (connection.address(), response.status());
-    METRICS.http_responses.with_label_values(&[status.as_str()]).inc();
-    match status.is_success() || status == StatusCode::NOT_MODIFIED {
-        true => debug!("connection {id} from {address}: {status}"),
-        false => info!("connection {id} from {address} refused: {status}"),
+    let address = connection.address();
+    METRICS.count_response(&response);
+    match Refusal::of(&response) {
+        None => debug!("connection {id} from {address}: {}", response.status()),
+        Some(refusal) => info!("connection {id} from {address} refused: {refusal}"),
     }
     if let Err(error) = http::respond(stream, &http::to_bytes(response, head_only), shared.config.write_timeout) {
         debug!("connection {id} from {address} gone before its response: {error}");
@@ -155,8 +156,15 @@ fn refuse(connection: &Connection, response: Response, head_only: bool, shared: 
 }
 
 /// `503`: the client may try again later.
-pub fn unavailable(why: &'static str) -> Response {
-    http::with_header(http::text(StatusCode::SERVICE_UNAVAILABLE, why), RETRY_AFTER, RETRY_AFTER_SECONDS)
+pub fn unavailable(why: Refusal) -> Response {
+    let line = match why {
+        Refusal::ServerStopping => "the server is stopping",
+        Refusal::HubSilent => "the hub does not answer",
+        _ => "the server is full",
+    };
+    let mut response = http::text(StatusCode::SERVICE_UNAVAILABLE, line);
+    response.extensions_mut().insert(why);
+    http::with_header(response, RETRY_AFTER, RETRY_AFTER_SECONDS)
 }
 
 /// What a connection is told that there is no place for.
@@ -172,7 +180,7 @@ pub fn no_place(refused: Refused) -> Response {
 
 /// Refuses a connection without waiting for anything.
 pub fn turn_away(mut stream: &TcpStream, response: Response) {
-    METRICS.http_responses.with_label_values(&[response.status().as_str()]).inc();
+    METRICS.count_response(&response);
     let response = http::to_bytes(response, false);
     // The client learns less if this fails, and the server loses nothing.
     let _ = stream.set_nonblocking(true).and_then(|()| stream.write_all(&response));
@@ -181,13 +189,18 @@ pub fn turn_away(mut stream: &TcpStream, response: Response) {
 
 /// `200` while the hub answers in time.
 pub fn health(inbox: &Sender<Posted>) -> Response {
+    match hub_answers(inbox) {
+        true => http::text(StatusCode::OK, "ok"),
+        false => unavailable(Refusal::HubSilent),
+    }
+}
+
+/// Whether the hub answers in time.
+pub fn hub_answers(inbox: &Sender<Posted>) -> bool {
     let (answer, answered) = bounded(1);
     let deadline = Instant::now() + HEALTH_TIMEOUT;
     let asked = inbox.send_deadline(Posted::now(Event::Health(answer)), deadline);
-    match asked.is_ok() && answered.recv_deadline(deadline).is_ok() {
-        true => http::text(StatusCode::OK, "ok"),
-        false => unavailable("the hub does not answer"),
-    }
+    asked.is_ok() && answered.recv_deadline(deadline).is_ok()
 }
 
 /// Takes an upgrade request (RFC 6455, 4.2.1) and what it says of name and room.

@@ -19,8 +19,10 @@ use crate::hub::{Hub, INBOX_EVENTS, Posted};
 use crate::limits::{self, Ceiling};
 use crate::logging;
 use crate::metrics::{self, METRICS};
+use crate::notify;
 use crate::outbox::Sweeps;
 use crate::proxy;
+use crate::refusal::Refusal;
 use crate::routes;
 
 /// Connections the system completes before we accept them: a class that opens the page at once.
@@ -183,7 +185,9 @@ impl Server {
             // Not joined: a scraper that is slow to read must not hold up the end.
             spawn("metrics", move || metrics::serve(&listener, &stopping))?;
         }
+        let told_systemd = notify::ready(&shared.inbox).map_err(RunError::Spawn)?;
         accept_loop(&self.listener, &shared, &tell);
+        drop(told_systemd);
 
         let deadline = Instant::now() + self.config.shutdown_timeout;
         let cut_at = Instant::now() + self.config.shutdown_timeout.mul_f64(CUT_AFTER);
@@ -241,10 +245,11 @@ fn admit(id: ClientId, stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>
         Ok(place) => place,
         Err(refused) => {
             let response = routes::no_place(refused);
-            let status = response.status();
-            debug!("connection {id} from {peer} refused: {status}");
-            if logging::is_due("refused", Some(status.as_u16().into())) {
-                warn!("refusing connections, that from {peer} among them: {status}");
+            if let Some(refusal) = Refusal::of(&response) {
+                debug!("connection {id} from {peer} refused: {refusal}");
+                if logging::is_due("refused", Some(response.status().as_u16().into())) {
+                    warn!("refusing connections, that from {peer} among them: {refusal}");
+                }
             }
             routes::turn_away(&stream, response);
             let _ = tell.send(Tell::TurnedAway(stream));

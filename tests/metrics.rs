@@ -38,8 +38,9 @@ fn a_conversation_is_counted() {
     let before = series(metrics);
     assert_eq!(before["parlour_disconnects_total{code=\"1013\",reason=\"too_slow\"}"], 0.0, "there before its first");
     let mut ann = RawClient::connect_to(program.address, "name=Ann");
-    let mut bob = RawClient::connect_to(program.address, "name=Bob");
+    // The upgrade comes before the place in the room, so Bob waits until Ann has hers.
     ann.next_of("join");
+    let mut bob = RawClient::connect_to(program.address, "name=Bob");
     ann.next_of("join");
     for message in [
         json!({"type": "public", "content": "hello"}),
@@ -73,6 +74,9 @@ fn a_conversation_is_counted() {
         ("parlour_http_responses_total{status=\"101\"}", 2.0),
         ("parlour_http_responses_total{status=\"404\"}", 1.0),
         ("parlour_http_responses_total{status=\"426\"}", 1.0),
+        ("parlour_refusals_total{reason=\"not_found\"}", 1.0),
+        ("parlour_refusals_total{reason=\"websocket_version\"}", 1.0),
+        ("parlour_refusals_total{reason=\"server_full\"}", 0.0),
         ("parlour_disconnects_total{code=\"1000\",reason=\"client_closed\"}", 1.0),
     ] {
         assert_eq!(now[name], expected, "{name}");
@@ -80,6 +84,42 @@ fn a_conversation_is_counted() {
     assert!(now["parlour_received_bytes_total"] > 100.0 && now["parlour_sent_bytes_total"] > 500.0);
     assert!(now["parlour_write_delay_seconds_count"] >= 5.0);
     assert!(now.keys().any(|name| name.starts_with("parlour_connections_max{limit=\"")));
+    program.signal("TERM");
+    assert!(program.ended().0.success());
+}
+
+#[test]
+fn a_full_server_counts_whom_it_refuses_under_the_name_that_the_log_has() {
+    let options = ["--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", "--max-connections=1"];
+    let program = Program::start(&mut command(&options));
+    let metrics = program.metrics.expect("it tells where");
+    let mut ann = RawClient::connect_to(program.address, "name=Ann");
+    ann.next_of("join");
+    assert!(exchange(program.address, upgrade("name=Bob").as_bytes()).starts_with("HTTP/1.1 503 "));
+    let now = series(metrics);
+    assert_eq!(now["parlour_refusals_total{reason=\"server_full\"}"], 1.0);
+    assert_eq!(now["parlour_http_responses_total{status=\"503\"}"], 1.0);
+    assert_eq!(now["parlour_connections_max{limit=\"--max-connections\"}"], 1.0);
+    program.signal("TERM");
+    let (status, log) = program.ended();
+    assert!(status.success() && log.contains("refused: 503 server_full"), "{log}");
+}
+
+#[test]
+fn the_process_is_measured() {
+    let (program, metrics) = program();
+    let before = series(metrics);
+    assert!(before["process_resident_memory_bytes"] > 1e6 && before["process_start_time_seconds"] > 1.7e9);
+    let mut ann = RawClient::connect_to(program.address, "name=Ann");
+    ann.next_of("join");
+    // Its two threads and its descriptor.
+    let now = series(metrics);
+    assert_eq!(now["process_threads"], before["process_threads"] + 2.0);
+    assert_eq!(now["process_open_fds"], before["process_open_fds"] + 1.0);
+    // Each of these costs it some; a tick is a hundredth of a second.
+    eventually("a tick", || {
+        (series(metrics)["process_cpu_seconds_total"] > now["process_cpu_seconds_total"]).then_some(())
+    });
     program.signal("TERM");
     assert!(program.ended().0.success());
 }
@@ -151,8 +191,9 @@ fn the_readme_names_every_metric() {
     for name in &names {
         assert!(readme.contains(&format!("`{name}`")) || readme.contains(&format!("`{name}{{")), "{name}");
     }
-    let table = readme.lines().filter(|line| line.starts_with("| `parlour_"));
-    let told = table.flat_map(|line| line.split('`').filter(|word| word.starts_with("parlour_")));
+    let table = readme.lines().filter(|line| line.starts_with("| `parlour_") || line.starts_with("| `process_"));
+    let told = table
+        .flat_map(|line| line.split('`').filter(|word| word.starts_with("parlour_") || word.starts_with("process_")));
     for name in told.map(|name| name.split('{').next().unwrap()) {
         assert!(names.contains(&name), "{name} is in the README only");
     }

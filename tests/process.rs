@@ -187,6 +187,61 @@ fn sigint_and_sigterm_stop_it_with_status_0() {
 }
 
 #[test]
+fn a_restart_delivers_what_was_said_and_takes_the_rest_again() {
+    let say = |client: &mut RawClient, content: &str| {
+        let message = serde_json::json!({"type": "public", "content": content, "ref": content});
+        client.send(&masked(FIN | TEXT, message.to_string().as_bytes()));
+    };
+    let old = Program::start(&mut command(&["--listen", "127.0.0.1:0"]));
+    let address = old.address;
+    let mut ann = RawClient::connect_to(address, "name=Ann");
+    let welcome = ann.next_of("welcome");
+    let mut bob = RawClient::connect_to(address, "name=Bob");
+    bob.next_of("join");
+    for content in ["one", "two", "three"] {
+        say(&mut ann, content);
+    }
+    assert_eq!(ann.next_of("public")["ref"], "one");
+    old.signal("TERM");
+    // Whatever the old server took reaches both alike, before the goodbye.
+    let heard = |client: &mut RawClient| {
+        let mut contents = Vec::new();
+        while let Some((first, payload)) = client.frame() {
+            let message = serde_json::from_slice::<serde_json::Value>(&payload).unwrap_or_default();
+            if message["type"] == "public" {
+                contents.push(message["content"].as_str().expect("text").to_owned());
+            }
+            if first == FIN | crate::support::raw::CLOSE {
+                assert_eq!(payload, b"\x03\xe9server_shutdown");
+            }
+        }
+        contents
+    };
+    let receipts = heard(&mut ann);
+    assert_eq!(heard(&mut bob)[1..], receipts);
+    drop((ann, bob));
+    assert!(old.ended().0.success());
+
+    let new = Program::start(&mut command(&["--listen", &address.to_string()]));
+    let query = |field: &str| welcome[field].as_str().expect("text").to_owned();
+    let mut bob = RawClient::connect_to(new.address, "name=Bob");
+    bob.next_of("join");
+    let again = format!("name=Ann&session={}&epoch={}&since=1", query("session"), query("epoch"));
+    let mut ann = RawClient::connect_to(new.address, &again);
+    // It tells honestly that it knows nothing of what was.
+    let begun = ann.next_of("welcome");
+    assert_eq!((&begun["recovered"], &begun["history"]), (&false.into(), &0.into()));
+    assert_ne!(begun["epoch"], welcome["epoch"]);
+    let missing = ["two", "three"].into_iter().filter(|content| !receipts.iter().any(|receipt| receipt == content));
+    for content in missing.chain(["four"]) {
+        say(&mut ann, content);
+        assert_eq!(bob.next_of("public")["content"], content);
+    }
+    new.signal("TERM");
+    assert!(new.ended().0.success());
+}
+
+#[test]
 fn a_second_signal_ends_it_at_once_with_a_non_zero_status() {
     let options = [
         "--listen",
