@@ -279,6 +279,8 @@ impl Room {
     /// Gives somebody its place back. Nobody else hears of it.
     pub fn rejoin(&mut self, id: ClientId, vacated: Vacated, outbox: Outbox, resume: Option<&Resume>, now: Timestamp) {
         self.seat(id, vacated.identity, outbox, resume, &vacated.kept, now);
+        // No notice follows that would wake its writer.
+        self.told.push(id);
     }
 
     /// Makes a client a member: it gets the welcome, what it has missed, and what was kept for it.
