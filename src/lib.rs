@@ -25,6 +25,8 @@
 //!
 //! # The modules, in reading order
 
+pub mod options;
+
 pub mod config;
 pub mod limits;
 pub mod logging;
@@ -42,3 +44,7 @@ pub mod hub;
 pub mod message;
 pub mod room;
 pub mod session;
+
+pub mod address;
+pub mod chat;
+pub mod healthcheck;

@@ -15,3 +15,4 @@ mod resume;
 mod shutdown;
 mod slow;
 mod sweeps;
+mod terminal;

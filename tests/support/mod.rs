@@ -1,6 +1,8 @@
 //! A server on a port of its own, and clients that wait with deadlines.
 
 pub mod browser;
+pub mod pipe;
+pub mod pty;
 pub mod raw;
 
 use std::net::{SocketAddr, TcpStream};
