@@ -2,17 +2,33 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
-use nix::pty::{OpenptyResult, Winsize, openpty};
+use nix::fcntl::OFlag;
+use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::termios::{Termios, tcgetattr};
 
 use super::eventually;
 
-/// A terminal of 80 by 24, the program that runs in it, and all that it wrote.
+/// A terminal: the side of who types, and the side of the program. Unlike openpty's, no child inherits them by chance, so
+/// that the terminal closes with the first.
+pub fn open() -> (File, OwnedFd) {
+    let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).expect("a terminal");
+    grantpt(&master).and_then(|()| unlockpt(&master)).expect("a terminal of our own");
+    let slave = File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(OFlag::O_NOCTTY.bits())
+        .open(ptsname_r(&master).expect("a terminal has a name"))
+        .expect("its other side");
+    (master.as_fd().try_clone_to_owned().expect("a descriptor").into(), slave.into())
+}
+
+/// A terminal, the program that runs in it, and all that it wrote.
 pub struct Pty {
     child: Child,
     /// The side of who types.
@@ -26,12 +42,10 @@ pub struct Pty {
 impl Pty {
     /// Starts `command` with the terminal as its standard input, output and error.
     pub fn start(command: &mut Command) -> Pty {
-        let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
-        let OpenptyResult { master, slave } = openpty(&size, None).expect("a terminal");
+        let (master, slave) = open();
         let before = tcgetattr(&slave).expect("a terminal has a mode");
         let end = || Stdio::from(slave.try_clone().unwrap());
         let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("the program starts");
-        let master = File::from(master);
         let written = Arc::new(Mutex::new(String::new()));
         let (mut reader, kept) = (master.try_clone().unwrap(), written.clone());
         let reader = thread::spawn(move || {
