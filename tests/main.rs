@@ -4,6 +4,7 @@ mod support;
 
 mod chat;
 mod closing;
+mod conversation;
 mod http;
 mod hub;
 mod joining;

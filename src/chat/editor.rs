@@ -1,7 +1,7 @@
 //! A terminal's line, edited by rustyline while messages come in above it.
 //!
 //! rustyline's printer puts messages above the line, but writes to the terminal itself while no line is being edited: it could
-//! tear the prompt, or overtake what it has not shown yet. So the [`Gate`] lets it print only between the first drawing of a
+//! tear the prompt, or overtake what it has not shown yet. So the `Gate` lets it print only between the first drawing of a
 //! prompt and the line's end.
 
 use std::borrow::Cow;
