@@ -171,7 +171,12 @@ impl Member {
                 Ok(None)
             }
             Some(heard) => {
+                let before = self.conversation.pending();
                 let turn = self.conversation.hear(heard);
+                if self.ending.is_some() && !self.goodbye_said && self.conversation.pending() < before {
+                    // The wait is for the next.
+                    self.deadline = after(RECEIPT_TIMEOUT);
+                }
                 self.take(turn)
             }
             None => Ok(None),
@@ -192,12 +197,10 @@ impl Member {
             // Once the line is lost, what is left goes out on the next.
             self.write(|writer| writer.text(text))?;
         }
-        if self.ending.is_some() && !self.goodbye_said {
-            // Something has come, and the wait for receipts begins anew.
-            self.deadline = after(RECEIPT_TIMEOUT);
-            return self.leave_if_settled();
+        match self.ending.is_some() && !self.goodbye_said {
+            true => self.leave_if_settled(),
+            false => Ok(None),
         }
-        Ok(None)
     }
 
     fn closed(&mut self, code: u16, reason: &str) -> Step {
@@ -303,6 +306,9 @@ impl Member {
 
     /// Says goodbye, and ends with `status` when the server has answered.
     fn leave(&mut self, status: u8) -> Step {
+        if self.goodbye_said {
+            return Ok(Some(status));
+        }
         self.ending = Some(status);
         let Some(writer) = &self.writer else { return self.unsent(status) };
         self.goodbye_said = true;
