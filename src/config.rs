@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, Parser, ValueEnum};
 use ipnet::IpNet;
 
 use crate::origin::Allowed;
@@ -17,7 +17,6 @@ const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 #[command(
     name = "parlour",
     version,
-    about = "A small WebSocket chat server. Without options it serves http://127.0.0.1:8080/",
     after_help = "Durations take a unit: 500ms, 30s, 2m. The log goes to standard error; RUST_LOG=debug shows more."
 )]
 pub struct Config {
@@ -109,6 +108,19 @@ pub struct Config {
     #[arg(long, env = "PARLOUR_SHUTDOWN_TIMEOUT", value_name = "DURATION", default_value = "5s")]
     #[arg(value_parser = duration)]
     pub shutdown_timeout: Duration,
+
+    /// How lines of the log look: text for people, json for a collector, one object a line
+    #[arg(long, env = "PARLOUR_LOG_FORMAT", value_name = "FORMAT", default_value = "text", value_enum)]
+    pub log_format: LogFormat,
+}
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// A JSON object with `ts` (milliseconds since 1970), `level`, `target` and `message`.
+    Json,
 }
 
 impl Config {
@@ -122,15 +134,24 @@ impl Config {
         T: Into<std::ffi::OsString> + Clone,
     {
         let config = Config::try_parse_from(args)?;
-        if config.ping_timeout <= config.ping_interval {
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Checks that the options go together.
+    ///
+    /// # Errors
+    /// Says which don't.
+    pub fn check(&self) -> Result<(), clap::Error> {
+        if self.ping_timeout <= self.ping_interval {
             let problem = format!(
                 "--ping-timeout ({}) must be longer than --ping-interval ({}), or clients that answer every ping are dropped",
-                humantime::format_duration(config.ping_timeout),
-                humantime::format_duration(config.ping_interval),
+                humantime::format_duration(self.ping_timeout),
+                humantime::format_duration(self.ping_interval),
             );
             return Err(Config::command().error(clap::error::ErrorKind::ValueValidation, problem));
         }
-        Ok(config)
+        Ok(())
     }
 }
 

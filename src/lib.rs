@@ -23,7 +23,12 @@
 //! - Client numbers are never used again, so a late event can't hit the wrong client.
 //! - There is no async runtime, no event loop, no thread pool.
 //!
-//! # The modules, in reading order
+//! `parlour chat`, the client, keeps the pattern: a thread that reads the socket, one that reads the terminal, and one that
+//! selects over what they send and writes.
+//!
+//! # The modules, in reading order: the server, then its client
+
+pub mod options;
 
 pub mod admission;
 pub mod config;
@@ -49,3 +54,7 @@ pub mod hub;
 pub mod message;
 pub mod room;
 pub mod session;
+
+pub mod address;
+pub mod chat;
+pub mod healthcheck;

@@ -11,7 +11,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use env_logger::{Logger, Target};
-use log::{LevelFilter, Log, Metadata, Record, error, warn};
+use log::{Level, LevelFilter, Log, Metadata, Record, error, warn};
+use serde::Serialize;
+
+use crate::config::LogFormat;
+use crate::message;
 
 /// Lines that wait to be written. Beyond them lines are dropped, and counted.
 const LINES_MAX: usize = 1024;
@@ -32,18 +36,22 @@ pub struct Running {
 ///
 /// # Errors
 /// What the system says when there is no thread for it.
-pub fn start() -> io::Result<Running> {
+pub fn start(format: LogFormat) -> io::Result<Running> {
     let (lines, written) = bounded(LINES_MAX);
     let dropped = Arc::new(AtomicU64::new(0));
     let thread = {
         let dropped = dropped.clone();
-        thread::Builder::new().name("log".to_owned()).spawn(move || write_lines(&written, &dropped))?
+        thread::Builder::new().name("log".to_owned()).spawn(move || write_lines(&written, &dropped, format))?
     };
-    let logger = env_logger::Builder::new()
-        .filter_level(LevelFilter::Info)
-        .parse_default_env()
-        .target(Target::Pipe(Box::new(Queue { lines: lines.clone(), dropped })))
-        .build();
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(LevelFilter::Info).parse_default_env();
+    builder.target(Target::Pipe(Box::new(Queue { lines: lines.clone(), dropped })));
+    if format == LogFormat::Json {
+        builder.format(|line, record| {
+            line.write_all(&json_line(record.level(), record.target(), &record.args().to_string()))
+        });
+    }
+    let logger = builder.build();
     log::set_max_level(logger.filter());
     // A second call finds a logger set, and leaves it in its place.
     let _ = log::set_boxed_logger(Box::new(OwnLog(logger)));
@@ -86,16 +94,35 @@ pub fn is_due(what: &'static str, number: Option<i32>) -> bool {
     due
 }
 
-fn write_lines(lines: &Receiver<Vec<u8>>, dropped: &AtomicU64) {
+fn write_lines(lines: &Receiver<Vec<u8>>, dropped: &AtomicU64, format: LogFormat) {
     let mut stderr = io::stderr();
     for line in lines.iter().take_while(|line| !line.is_empty()) {
         let missing = dropped.swap(0, Ordering::Relaxed);
         if missing > 0 {
-            let _ = writeln!(stderr, "[{missing} lines of the log were dropped: nobody read them in time]");
+            let told = format!("{missing} lines of the log were dropped: nobody read them in time");
+            let _ = match format {
+                LogFormat::Text => writeln!(stderr, "[{told}]"),
+                LogFormat::Json => stderr.write_all(&json_line(Level::Warn, module_path!(), &told)),
+            };
         }
         // A closed standard error is nobody's fault, and no reason to end.
         let _ = stderr.write_all(&line);
     }
+}
+
+/// A line of the log for a collector. JSON escapes line ends, so it is one line whatever the message holds.
+fn json_line(level: Level, target: &str, message: &str) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        ts: message::Timestamp,
+        level: &'a str,
+        target: &'a str,
+        message: &'a str,
+    }
+    let line = Line { ts: message::now(), level: level.as_str(), target, message };
+    let mut bytes = serde_json::to_vec(&line).expect("numbers and strings always serialise");
+    bytes.push(b'\n');
+    bytes
 }
 
 /// Where env_logger writes each line.

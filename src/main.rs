@@ -1,14 +1,16 @@
 //! The binary: options, log, signals, exit status.
 
+use std::fs::{self, File};
 use std::io::Write;
 use std::process::{ExitCode, exit};
 use std::thread;
 
 use log::{error, info, warn};
-use parlour::config::Config;
-use parlour::logging;
+use parlour::config::{Config, LogFormat};
+use parlour::options::{Command, Options};
 use parlour::server::{Server, StopHandle};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use parlour::{chat, healthcheck, logging};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 /// Exit status of a start or an end that went wrong.
@@ -19,8 +21,8 @@ const USAGE: u8 = 2;
 const SIGNAL_BASE: i32 = 128;
 
 fn main() -> ExitCode {
-    let config = match Config::read(std::env::args_os()) {
-        Ok(config) => config,
+    let Options { config, command } = match Options::read(std::env::args_os()) {
+        Ok(options) => options,
         // `--help` and `--version`.
         Err(told) if !told.use_stderr() => {
             return match write!(std::io::stdout(), "{told}") {
@@ -28,35 +30,56 @@ fn main() -> ExitCode {
                 Err(error) => fail(FAILURE, &error.to_string()),
             };
         }
-        Err(error) => return fail(USAGE, &one_line(&error.to_string())),
+        Err(error) => return fail(USAGE, &one_line(&error.to_string(), &Options::help_for(std::env::args_os()))),
     };
-    let log = match logging::start() {
+    match command {
+        None => run_server(config),
+        Some(Command::Chat(options)) => match chat::run(&options) {
+            Ok(status) => ExitCode::from(status),
+            Err(problem) => fail(FAILURE, &problem),
+        },
+        Some(Command::Healthcheck { url }) => match healthcheck::run(url.as_deref(), &config.listen) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(problem) => fail(FAILURE, &problem),
+        },
+    }
+}
+
+fn run_server(config: Config) -> ExitCode {
+    let log = match logging::start(config.log_format) {
         Ok(log) => log,
         Err(error) => return fail(FAILURE, &format!("can't start the log: {error}")),
     };
     if let Err(error) = rlimit::increase_nofile_limit(rlimit::INFINITY) {
         warn!("can't raise the limit on open files, each of which may be a client: {error}");
     }
-    let status = serve(config);
+    let json = config.log_format == LogFormat::Json;
+    let status = match start(config) {
+        Ok(server) => serve(server),
+        // A collector gets its objects whatever happens.
+        Err(problem) if json => {
+            error!("{problem}");
+            ExitCode::from(FAILURE)
+        }
+        Err(problem) => fail(FAILURE, &problem),
+    };
     log.finish();
     status
 }
 
-fn serve(config: Config) -> ExitCode {
-    let server = match Server::bind(config) {
-        Ok(server) => server,
-        Err(error) => return fail(FAILURE, &error.to_string()),
-    };
-    if let Err(error) = stop_on_signals(server.stop_handle()) {
-        return fail(FAILURE, &format!("can't wait for signals: {error}"));
-    }
+/// A server that listens, and stops when it is told to.
+fn start(config: Config) -> Result<Server, String> {
+    let server = Server::bind(config).map_err(|error| error.to_string())?;
+    stop_on_signals(server.stop_handle()).map_err(|error| format!("can't wait for signals: {error}"))?;
     if let Ok(Some(address)) = server.metrics_addr() {
         info!("metrics on http://{address}/metrics");
     }
-    match server.local_addr() {
-        Ok(address) => info!("listening on http://{address}/"),
-        Err(error) => return fail(FAILURE, &error.to_string()),
-    }
+    let address = server.local_addr().map_err(|error| error.to_string())?;
+    info!("listening on http://{address}/");
+    Ok(server)
+}
+
+fn serve(server: Server) -> ExitCode {
     match server.run() {
         Ok(()) => {
             info!("stopped");
@@ -76,26 +99,49 @@ fn fail(status: u8, problem: &str) -> ExitCode {
     ExitCode::from(status)
 }
 
-/// clap's error without its usage lines.
-fn one_line(message: &str) -> String {
+/// clap's error without its usage lines, and with the command that gives help.
+fn one_line(message: &str, help: &str) -> String {
     let said = message.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
     let parts: Vec<&str> = said.filter(|line| !line.is_empty() && !line.starts_with("For more")).collect();
-    format!("{}; parlour --help explains every option", parts.join("; ").trim_start_matches("error: "))
+    format!("{}; {help} explains every option", parts.join("; ").trim_start_matches("error: "))
 }
 
 /// The first signal stops the server, the second ends the process at once.
+///
+/// SIGHUP says that the terminal has gone in which the server was started, and stops it as well; it may come twice, from the
+/// kernel and from the shell, so it is never the second. Without a terminal, as a service, it is what other servers take for
+/// "load your configuration anew" or "open your log file anew"; there is nothing of either here, and nothing happens. Where it
+/// is ignored from the start, as under nohup, it stays ignored.
 fn stop_on_signals(server: StopHandle) -> std::io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let mut caught = vec![SIGINT, SIGTERM];
+    if !ignored(SIGHUP) {
+        caught.push(SIGHUP);
+    }
+    let in_terminal = File::open("/dev/tty").is_ok();
+    let mut signals = Signals::new(caught)?;
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         let mut stopping = false;
         for signal in signals.forever() {
-            if stopping {
-                exit(SIGNAL_BASE + signal);
+            match signal {
+                SIGHUP if !in_terminal => info!("SIGHUP: there is nothing to load or open anew"),
+                SIGHUP if stopping => {}
+                _ if stopping => exit(SIGNAL_BASE + signal),
+                _ => {
+                    stopping = true;
+                    server.stop();
+                    info!("stopping; a second signal ends the process at once");
+                }
             }
-            stopping = true;
-            server.stop();
-            info!("stopping; a second signal ends the process at once");
         }
     })?;
     Ok(())
+}
+
+/// Whether whoever started this process had it ignore `signal`. Where the system does not tell, as elsewhere than on Linux,
+/// it counts as not ignored.
+fn ignored(signal: i32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or_default();
+    mask >> (signal - 1) & 1 == 1
 }

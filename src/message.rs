@@ -434,9 +434,9 @@ pub fn parse_room(text: &str) -> Result<String, CloseReason> {
 }
 
 /// Characters that show nothing or turn the text around: control characters, line separators, Unicode's
-/// Default_Ignorable_Code_Point (DerivedCoreProperties.txt) but for [`EMOJI_STYLE`], interlinear marks, and the empty
+/// Default_Ignorable_Code_Point (DerivedCoreProperties.txt) but for the emoji style, interlinear marks, and the empty
 /// Braille pattern.
-fn is_unseen(c: char) -> bool {
+pub fn is_unseen(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{AD}' | '\u{34F}' | '\u{61C}' | '\u{115F}'..='\u{1160}' | '\u{17B4}'..='\u{17B5}'

@@ -109,7 +109,10 @@ impl Server {
         let ceiling = limits::ceiling(config.max_connections);
         let bind = |option, address: &str| match listen(address) {
             Ok(listener) => Ok(Arc::new(listener)),
-            Err(error) => Err(io::Error::new(error.kind(), format!("{option} {address}: {error}"))),
+            Err(error) => {
+                let problem = format!("{option} {address}: {error}; {}", advice(option, address, &error));
+                Err(io::Error::new(error.kind(), problem))
+            }
         };
         let listener = bind("--listen", &config.listen)?;
         let metrics_listener =
@@ -370,6 +373,27 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
     thread::Builder::new().name(name.to_owned()).spawn(body).map_err(RunError::Spawn)
 }
 
+/// What to do about an address that can't be listened on.
+fn advice(option: &str, address: &str, error: &io::Error) -> String {
+    let parts = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+    match (error.kind(), parts) {
+        (io::ErrorKind::AddrInUse, Some((host, port))) => {
+            let other = port.checked_add(1).unwrap_or(port - 1);
+            format!(
+                "another program has this port, perhaps a parlour that runs already (ss -ltnp 'sport = :{port}' tells which): \
+                 stop it, or take another port: {option} {host}:{other}"
+            )
+        }
+        (io::ErrorKind::PermissionDenied, Some((host, port))) => {
+            format!("port {port} is the administrator's: take {option} {host}:8080, say, and put a proxy before it")
+        }
+        (io::ErrorKind::AddrNotAvailable, Some((_, port))) => {
+            format!("this machine has no such address; {option} 0.0.0.0:{port} listens on all that it has")
+        }
+        _ => format!("write it like {option} 127.0.0.1:8080"),
+    }
+}
+
 /// A listener on the first address that `text` resolves to and that can be bound. `[::]` takes IPv4 too.
 fn listen(text: &str) -> io::Result<TcpListener> {
     let mut result = Err(io::Error::new(io::ErrorKind::InvalidInput, "no such address"));
@@ -395,7 +419,7 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// The address under which this machine reaches a listener on `address`.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
+pub(crate) fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
     }

@@ -2,12 +2,13 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use crate::support::raw::{FIN, RawClient, TEXT, exchange, exchange_bytes, masked};
-use crate::support::{config, eventually};
+use crate::support::{config, eventually, pty};
 
 pub fn command(options: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_parlour"));
@@ -98,8 +99,19 @@ fn assert_one_line(output: &Output, parts: &[&str]) {
 fn a_bad_start_is_one_clear_line_and_a_non_zero_status() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    assert_one_line(&run(&["--listen", &address]), &["--listen", &address, "in use"]);
-    assert_one_line(&run(&["--listen", "nonsense"]), &["--listen"]);
+    let port = taken.local_addr().unwrap().port();
+    let next = format!("--listen 127.0.0.1:{}", port.checked_add(1).unwrap_or(port - 1));
+    assert_one_line(&run(&["--listen", &address]), &["--listen", &address, "in use", &format!(":{port}'"), &next]);
+    assert_one_line(
+        &run(&["--metrics-listen", &address, "--listen", "127.0.0.1:0"]),
+        &[&format!("--metrics-{}", &next[2..])],
+    );
+    assert_one_line(&run(&["--listen", "nonsense"]), &["--listen 127.0.0.1:8080"]);
+    assert_one_line(&run(&["--listen", "192.0.2.1:80"]), &["no such address", "--listen 0.0.0.0:80"]);
+    assert_one_line(&run(&["caht"]), &["caht", "'chat'"]);
+    assert_one_line(&run(&["chat", "--nmae", "x"]), &["--nmae", "--name", "parlour chat --help"]);
+    assert_one_line(&run(&["--queue", "5", "chat"]), &["--queue", "chat"]);
+    assert_one_line(&run(&["--log-format", "yaml"]), &["yaml", "text, json"]);
     assert_one_line(&run(&["--quue", "5"]), &["--quue", "--queue"]);
     assert_one_line(&run(&["--queue", "0"]), &["--queue", "1..="]);
     assert_one_line(&run(&["--queue", "many"]), &["--queue", "many"]);
@@ -135,6 +147,7 @@ fn help_explains_every_option_with_its_default_and_variable() {
         ("handshake-timeout", "10s"),
         ("write-timeout", "10s"),
         ("shutdown-timeout", "5s"),
+        ("log-format", "text"),
     ];
     for (option, default) in defaults {
         let at = help.find(&format!("--{option} ")).unwrap_or_else(|| panic!("{option} in {help}"));
@@ -335,4 +348,70 @@ fn where_nothing_can_be_said_the_status_still_tells() {
     assert_eq!(status(&["--bogus"]), Some(2));
     assert_eq!(status(&["--listen", "nonsense"]), Some(1));
     assert_eq!(status(&["--help"]), Some(1));
+}
+
+#[test]
+fn the_log_is_json_for_a_collector() {
+    let options = ["--listen", "127.0.0.1:0", "--log-format", "json"];
+    let program = Program::start(&mut command(&options));
+    exchange_bytes(program.address, &crate::support::raw::upgrade("name=a%22b&room=no+room").into_bytes());
+    let second = run(&["--listen", &program.address.to_string(), "--log-format", "json"]);
+    program.signal("TERM");
+    let (status, log) = program.ended();
+    assert!(status.success());
+    let failed = String::from_utf8(second.stderr).unwrap();
+    assert_eq!((second.status.code(), failed.lines().count()), (Some(1), 1), "{failed}");
+    for line in log.lines().chain(failed.lines()) {
+        let entry: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}"));
+        assert!(entry["ts"].as_u64().is_some_and(|ts| ts > 1_700_000_000_000), "{line}");
+        assert!(["INFO", "WARN", "ERROR"].contains(&entry["level"].as_str().unwrap()), "{line}");
+        assert!(entry["target"].as_str().unwrap().starts_with("parlour"), "{line}");
+        assert!(entry["message"].is_string() && entry.as_object().unwrap().len() == 4, "{line}");
+    }
+    assert!(log.contains(r#""message":"stopped""#) && log.contains("4400 invalid_room"), "{log}");
+}
+
+#[test]
+fn sighup_is_nothing_to_a_service() {
+    // A session of its own has no terminal.
+    let server = command(&["--listen", "127.0.0.1:0"]);
+    let mut service = Command::new("setsid");
+    service.arg(server.get_program()).args(server.get_args());
+    service.env_remove("RUST_LOG").stdin(Stdio::null()).stderr(Stdio::piped());
+    let program = Program::start(&mut service);
+    program.signal("HUP");
+    program.signal("HUP");
+    assert!(exchange(program.address, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").ends_with("ok\n"));
+    program.signal("TERM");
+    let (status, log) = program.ended();
+    assert!(status.success() && log.contains("SIGHUP") && log.contains("stopped"), "{status:?} {log}");
+}
+
+/// A server that has `terminal` as its own, started by a shell that first says `before`.
+fn in_a_terminal(terminal: OwnedFd, before: &str) -> Program {
+    let server = command(&["--listen", "127.0.0.1:0"]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!(r#"{before}; exec setsid -c "$0" "$@""#)]);
+    shell.arg(server.get_program()).args(server.get_args());
+    shell.env_remove("RUST_LOG").stdin(terminal).stderr(Stdio::piped());
+    Program::start(&mut shell)
+}
+
+#[test]
+fn a_terminal_that_closes_stops_its_server_unless_it_was_told_otherwise() {
+    let (typist, terminal) = pty::open();
+    let program = in_a_terminal(terminal, ":");
+    drop(typist);
+    let (status, log) = program.ended();
+    assert!(status.success() && log.contains("stopped"), "{status:?} {log}");
+
+    // What nohup does.
+    let (typist, terminal) = pty::open();
+    let program = in_a_terminal(terminal, "trap '' HUP");
+    drop(typist);
+    program.signal("HUP");
+    assert!(exchange(program.address, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").ends_with("ok\n"));
+    program.signal("TERM");
+    let (status, log) = program.ended();
+    assert!(status.success() && log.contains("stopped"), "{status:?} {log}");
 }

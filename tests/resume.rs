@@ -11,7 +11,8 @@ use parlour::room::Resume;
 use parlour::session::Session;
 use serde_json::Value;
 
-use crate::support::{config, raw};
+use crate::support::raw::RawClient;
+use crate::support::{TestServer, config, raw};
 
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -467,4 +468,19 @@ fn absences_are_bounded() {
     stage.flush();
     let left: Vec<_> = watcher.hear().into_iter().filter(|line| line.starts_with("leave")).collect();
     assert_eq!(left, ["leave m1"]);
+}
+
+#[test]
+fn who_comes_back_is_welcomed_at_once_however_quiet_the_room() {
+    let server = TestServer::start(&["--leave-grace", "1h"]);
+    let mut line = RawClient::connect(&server, "name=Ann");
+    let welcome = line.next_of("welcome");
+    let word = |key: &str| welcome[key].as_str().unwrap().to_owned();
+    let query = format!("name=Ann&session={}&epoch={}&since=0", word("session"), word("epoch"));
+    // The writer of a connection is asleep by the time that the hub gives it something, or it is not.
+    for _ in 0..20 {
+        drop(line);
+        line = RawClient::connect(&server, &query);
+        assert_eq!(line.next_of("welcome")["recovered"], true);
+    }
 }

@@ -2,7 +2,9 @@
 
 pub mod browser;
 pub mod model;
+pub mod pipe;
 pub mod proxy;
+pub mod pty;
 pub mod random;
 pub mod raw;
 pub mod resumer;

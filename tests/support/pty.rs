@@ -1,0 +1,99 @@
+//! A terminal, and a program in it.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+
+use nix::fcntl::OFlag;
+use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
+use nix::sys::termios::{Termios, tcgetattr};
+
+use super::eventually;
+
+/// A terminal: the side of who types, and the side of the program. Unlike openpty's, no child inherits them by chance, so
+/// that the terminal closes with the first.
+pub fn open() -> (File, OwnedFd) {
+    let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).expect("a terminal");
+    grantpt(&master).and_then(|()| unlockpt(&master)).expect("a terminal of our own");
+    let slave = File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(OFlag::O_NOCTTY.bits())
+        .open(ptsname_r(&master).expect("a terminal has a name"))
+        .expect("its other side");
+    (master.as_fd().try_clone_to_owned().expect("a descriptor").into(), slave.into())
+}
+
+/// A terminal, the program that runs in it, and all that it wrote.
+pub struct Pty {
+    child: Child,
+    /// The side of who types.
+    master: Option<File>,
+    slave: Option<OwnedFd>,
+    before: Termios,
+    written: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Pty {
+    /// Starts `command` with the terminal as its standard input, output and error.
+    pub fn start(command: &mut Command) -> Pty {
+        let (master, slave) = open();
+        let before = tcgetattr(&slave).expect("a terminal has a mode");
+        let end = || Stdio::from(slave.try_clone().unwrap());
+        let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("the program starts");
+        let written = Arc::new(Mutex::new(String::new()));
+        let (mut reader, kept) = (master.try_clone().unwrap(), written.clone());
+        let reader = thread::spawn(move || {
+            let (mut buffer, mut bytes) = ([0; 4096], Vec::new());
+            while let Ok(n @ 1..) = reader.read(&mut buffer) {
+                bytes.extend(&buffer[..n]);
+                // A character may be cut in two; the next read completes it.
+                *kept.lock().unwrap() = String::from_utf8_lossy(&bytes).into_owned();
+            }
+        });
+        Pty { child, master: Some(master), slave: Some(slave), before, written, reader: Some(reader) }
+    }
+
+    /// What was written so far.
+    pub fn written(&self) -> String {
+        self.written.lock().unwrap().clone()
+    }
+
+    /// Types `keys`.
+    pub fn press(&mut self, keys: &str) {
+        self.master.as_mut().expect("an open terminal").write_all(keys.as_bytes()).expect("it reads");
+    }
+
+    /// Waits until `parts` have been written, in this order, after `from` bytes. Returns where the last of them ends.
+    pub fn wait_for(&self, from: usize, parts: &[&str]) -> usize {
+        eventually(&format!("{parts:?} in {}", self.written()), || {
+            let written = self.written();
+            parts.iter().try_fold(from, |at, part| Some(at + written.get(at..)?.find(part)? + part.len()))
+        })
+    }
+
+    /// Waits for the end of the program. It must have left the terminal as it was.
+    pub fn ended(&mut self) -> (ExitStatus, String) {
+        let status = eventually("its end", || self.child.try_wait().expect("a child"));
+        let slave = self.slave.take().expect("it ends once");
+        let after = tcgetattr(&slave).expect("a terminal has a mode");
+        assert_eq!(after, self.before, "the mode of the terminal");
+        // Now that nobody else has it, the terminal can be read to its end.
+        drop(slave);
+        self.reader.take().expect("it ends once").join().expect("text");
+        (status, self.written())
+    }
+}
+
+impl Drop for Pty {
+    /// A test that fails leaves nothing running.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
