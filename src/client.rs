@@ -88,9 +88,7 @@ pub fn serve_ws(connection: &Arc<Connection>, upgrade: Upgrade, shared: &Shared)
     let Upgrade { response, leftover, joining } = upgrade;
     with_writer(connection, response, config, sweeps, |outbox, controls| match joining {
         Ok(joining) => {
-            let Joining { name, room, .. } = &joining;
-            info!("client {} from {} asks to join {room} as {name}", connection.id, connection.address());
-            let mut registration = Registration::new(connection.id, joining, outbox, inbox);
+            let mut registration = Registration::new(connection, joining, outbox, inbox);
             registration.reason = read_pump(connection, leftover, controls, config, |message| {
                 registration.send(event(connection.id, &message, config)?);
                 Ok(())
@@ -290,6 +288,8 @@ fn write_until_closed(mail: &mut Mail, stream: &TcpStream, config: &Config) -> i
     }
 }
 
+/// Not inlined, like `read_pump`.
+#[inline(never)]
 fn spawn_writer(mail: Mail, connection: Arc<Connection>, config: Arc<Config>) -> io::Result<JoinHandle<()>> {
     thread::Builder::new()
         .name(format!("writer {}", connection.id))
@@ -298,6 +298,9 @@ fn spawn_writer(mail: Mail, connection: Arc<Connection>, config: Arc<Config>) ->
 }
 
 /// Tells a newcomer what it can mend, and closes.
+///
+/// Not inlined, like `read_pump`.
+#[inline(never)]
 pub fn refuse(outbox: Outbox, reason: CloseReason) {
     if let Some(advice) = reason.advice() {
         let error =
@@ -328,7 +331,11 @@ struct Registration {
 }
 
 impl Registration {
-    fn new(id: ClientId, joining: Joining, outbox: Outbox, inbox: &Sender<Posted>) -> Registration {
+    /// Not inlined, like `read_pump`: they share the same page of the stack.
+    #[inline(never)]
+    fn new(connection: &Connection, joining: Joining, outbox: Outbox, inbox: &Sender<Posted>) -> Registration {
+        let (id, Joining { name, room, .. }) = (connection.id, &joining);
+        info!("client {id} from {} asks to join {room} as {name}", connection.address());
         let registration = Registration { id, inbox: inbox.clone(), reason: CloseReason::InternalError };
         registration.send(Event::Register(Newcomer { id, outbox, joining }));
         registration
@@ -417,6 +424,8 @@ struct Farewell<'a> {
 }
 
 impl Drop for Farewell<'_> {
+    /// Not inlined, like `read_pump`.
+    #[inline(never)]
     fn drop(&mut self) {
         let Farewell { connection, reason } = self;
         METRICS.disconnects_for(*reason).inc();

@@ -86,6 +86,9 @@ const WRITE_ENTRIES_MAX: usize = 16;
 const SWEEPS_MAX: usize = 64;
 
 /// Makes the queue of one client, with room for a greeting and `entries` entries from the hub.
+///
+/// Not inlined, so that its stack is free again for what follows.
+#[inline(never)]
 pub fn channel(entries: usize, sweeps: &Sweeps) -> (Outbox, Controls, Mail) {
     let (queue_in, queue_out) = bounded(entries + GREETING_ENTRIES);
     let line = Arc::new(Line {
