@@ -63,7 +63,7 @@ pub enum Refused {
     AddressFull,
     /// All places are taken.
     Full,
-    /// The connection was cut to make room for another, and has been told so.
+    /// The connection was cut to make room for another, and nothing more may be written to it.
     Cut,
 }
 

@@ -292,7 +292,7 @@ impl Hub {
         if self.stopping {
             return outbox.close(CloseReason::ServerShutdown);
         }
-        let Some(key) = self.find_or_create(&joining.room) else {
+        let Some(key) = self.find_or_create(&joining.room, now) else {
             return refuse(outbox, CloseReason::RoomLimit);
         };
         let room = self.rooms.get_mut(&key).expect("find_or_create gives the key of a room");
@@ -358,13 +358,16 @@ impl Hub {
         mark_dirty(&mut self.dirty, key, room);
     }
 
-    /// The key of the room called `name`. Makes it if need be, at the cost of the room that has been empty longest;
-    /// `None` when all are in use.
-    fn find_or_create(&mut self, name: &str) -> Option<Arc<str>> {
+    /// The key of the room called `name`. Makes it if need be, at the cost of the room that has been empty longest, or else of
+    /// one where everybody is absent; `None` when all are in use.
+    fn find_or_create(&mut self, name: &str, now: Moment) -> Option<Arc<str>> {
         if let Some((key, _)) = self.rooms.get_key_value(name) {
             return Some(key.clone());
         }
         if self.rooms.len() >= self.config.max_rooms {
+            if self.empty.is_empty() {
+                self.give_up_deserted(now);
+            }
             let (_, oldest) = self.empty.pop_first()?;
             self.rooms.remove(&oldest);
         }
@@ -377,6 +380,20 @@ impl Hub {
         self.empty.insert(self.lives, key.clone());
         self.rooms.insert(key.clone(), room);
         Some(key)
+    }
+
+    /// Empties the room that only those keep who are absent, and first of whom has been so for longest. Otherwise whoever
+    /// opens rooms and drops the line at once would keep others out of new ones.
+    fn give_up_deserted(&mut self, now: Moment) {
+        let is_deserted = |key: &Arc<str>| self.rooms.get(key).is_some_and(Room::is_deserted);
+        let Some(key) = self.absences.values().map(|absence| &absence.room).find(|key| is_deserted(key)).cloned()
+        else {
+            return;
+        };
+        let absences: Vec<(u64, Absence)> = self.absences.extract_if(.., |_, absence| absence.room == key).collect();
+        for (number, absence) in absences {
+            self.end_absence(number, &absence, now);
+        }
     }
 
     /// Lets a client that is still connected act on its room.

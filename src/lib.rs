@@ -9,8 +9,9 @@
 //! ```
 //!
 //! Each chat client has two threads, `read_pump` and `write_pump`; one hub thread owns all rooms and
-//! members. A few threads serve everyone: the accept loop, the reaper, which joins threads that have ended, and in the
-//! binary one that waits for signals and one that writes the log.
+//! members. A few threads serve everyone: the accept loop, the reaper, which joins threads that have ended, with
+//! `--metrics-listen` one for scrapers, under systemd one for its watchdog, and in the binary one that waits for signals and
+//! one that writes the log.
 //!
 //! # What always holds
 //!
@@ -28,33 +29,37 @@
 //!
 //! # The modules, in reading order: the server, then its client
 
+pub mod config;
 pub mod options;
+pub mod server;
 
 pub mod admission;
-pub mod config;
 pub mod limits;
-pub mod logging;
-pub mod metrics;
-pub mod notify;
-pub mod process;
-pub mod server;
+
+pub mod routes;
 
 pub mod http;
 pub mod origin;
 pub mod page;
 pub mod proxy;
 pub mod refusal;
-pub mod routes;
 
 pub mod client;
 pub mod frames;
 pub mod outbox;
 
 pub mod hub;
-pub mod message;
 pub mod room;
+
+pub mod message;
 pub mod session;
 
-pub mod address;
+pub mod logging;
+pub mod metrics;
+pub mod notify;
+pub mod process;
+
 pub mod chat;
+
+pub mod address;
 pub mod healthcheck;

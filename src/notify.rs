@@ -27,17 +27,19 @@ pub struct Ready {
 /// # Errors
 /// What the system says when it has no thread for the watchdog.
 pub fn ready(inbox: &Sender<Posted>) -> io::Result<Ready> {
-    tell(NotifyState::Ready);
     let timeout = sd_notify::watchdog_enabled().filter(|timeout| !timeout.is_zero());
-    let Some(interval) = timeout.map(|timeout| timeout / SIGNS_PER_TIMEOUT) else {
-        return Ok(Ready { _watched: None });
-    };
+    let watched = timeout.map(|timeout| watch(timeout / SIGNS_PER_TIMEOUT, inbox.clone())).transpose()?;
+    tell(NotifyState::Ready);
+    Ok(Ready { _watched: watched })
+}
+
+/// Starts the watchdog's thread, which ends with what is returned.
+fn watch(interval: Duration, inbox: Sender<Posted>) -> io::Result<Sender<()>> {
     let (watched, over) = bounded(0);
-    let inbox = inbox.clone();
     thread::Builder::new()
         .name("watchdog".to_owned())
         .spawn(move || feed(interval, &over, &inbox, || tell(NotifyState::Watchdog)))?;
-    Ok(Ready { _watched: Some(watched) })
+    Ok(watched)
 }
 
 impl Drop for Ready {

@@ -101,8 +101,11 @@ struct Kept {
     /// Number of the newest public message when it came: its place among those.
     after: u64,
     /// Who hears if it can't be delivered; nobody about what is itself such an error.
-    sender: Option<(Arc<Identity>, Option<Receipt>)>,
+    sender: Option<Sender>,
 }
+
+/// Who sent a private message that waits, and as what the room knows it, if it has a `ref`.
+type Sender = (Arc<Identity>, Option<(Receipt, Numbered)>);
 
 impl Absent {
     /// Keeps a message. Says whether there was room.
@@ -245,6 +248,11 @@ impl Room {
     /// Whether nobody is here, and nobody absent.
     pub fn is_empty(&self) -> bool {
         self.members.is_empty() && self.absent.is_empty()
+    }
+
+    /// Whether nobody is here, but somebody absent.
+    pub fn is_deserted(&self) -> bool {
+        self.members.is_empty() && !self.absent.is_empty()
     }
 
     /// Whether a member has this name, whatever its case.
@@ -397,8 +405,10 @@ impl Room {
         self.announce_leave(&identity.name, now);
         for (sender, receipt) in kept.into_iter().filter_map(|kept| kept.sender) {
             // Sent again, it is sent anew.
-            receipt.as_ref().map(|receipt| self.receipts.remove(receipt));
-            let receipt = receipt.as_ref().map(|(_, receipt)| &**receipt);
+            if let Some((receipt, message)) = &receipt {
+                self.forget(receipt, *message);
+            }
+            let receipt = receipt.as_ref().map(|((_, receipt), _)| &**receipt);
             let content = "the one it was for has left before it could be delivered";
             let error = ServerMessage::Error { code: ErrorCode::NoSuchUser.name(), content, receipt, ts: now };
             self.tell_identity(&sender, error.to_frame());
@@ -523,7 +533,8 @@ impl Room {
         match (target, self.absent.get_mut(&key)) {
             (Some(target), _) if target != id => self.tell(target, &frame),
             (None, Some(absent)) => {
-                let sender = Some((sender.clone(), receipt.clone()));
+                let message = Numbered::Private(self.whisper_seq + 1);
+                let sender = Some((sender.clone(), receipt.clone().map(|receipt| (receipt, message))));
                 if !absent.keep(Kept { frame: frame.clone(), after: self.seq, sender }) {
                     let problem = "its connection is lost, and no more messages can wait for it";
                     return self.no_such_user(id, problem, shown.as_deref(), now);

@@ -51,7 +51,7 @@ pub fn serve(connection: &Arc<Connection>, shared: &Shared) {
     };
     match connection.place.become_client() {
         Ok(()) => {}
-        // Whoever cut it has said so.
+        // It sees the end of the stream.
         Err(Refused::Cut) => return,
         Err(refused) => return refuse(connection, no_place(refused), false, shared),
     }
@@ -239,7 +239,7 @@ fn simplify_upgrade(request: &mut Request) -> Result<(), Box<Response>> {
         return Err(not_upgrade("its key and its version stand there once"));
     }
     // What follows the head would be read as frames.
-    if headers.contains_key(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0") {
+    if headers.contains_key(TRANSFER_ENCODING) || headers.get_all(CONTENT_LENGTH).iter().any(|length| length != "0") {
         return Err(not_upgrade("it has a body"));
     }
     Ok(())

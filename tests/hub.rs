@@ -218,6 +218,21 @@ fn a_refused_newcomer_is_told_and_nobody_hears_of_it() {
 }
 
 #[test]
+fn a_room_of_absent_members_alone_gives_way_before_a_newcomer_is_refused() {
+    let mut hub = hub(&["--max-rooms", "2", "--leave-grace", "1h"]);
+    let _ann = register(&mut hub, 1, "Ann", "lively");
+    for (id, name) in [(2, "Bob"), (3, "Eve")] {
+        let _gone = register(&mut hub, id, name, "deserted");
+        hub.handle(Event::Unregister { id, reason: CloseReason::ConnectionLost }, now());
+    }
+    let mut cid = register(&mut hub, 4, "Cid", "new");
+    let mut dan = register(&mut hub, 5, "Dan", "newer");
+    hub.flush(now());
+    assert_eq!(heard(&mut cid), ["welcome Cid", "join Cid"]);
+    assert_eq!((heard(&mut dan), dan.reason()), (vec!["error".to_owned()], Some(CloseReason::RoomLimit)));
+}
+
+#[test]
 fn a_guest_whose_name_is_taken_gets_the_next() {
     let mut hub = hub(&[]);
     let mut names = Vec::new();

@@ -290,17 +290,20 @@ fn without_a_grace_everybody_leaves_at_once() {
 }
 
 #[test]
-fn a_room_of_absent_members_lives() {
-    let mut stage = Stage::new(&["--max-rooms", "1"]);
-    let ann = stage.join(1, "Ann");
+fn a_room_of_absent_members_lives_while_an_empty_one_can_give_way() {
+    let mut stage = Stage::new(&["--max-rooms", "2"]);
+    let mut ann = stage.join(1, "Ann");
     stage.flush();
+    ann.hear();
     stage.cut(&ann);
+    let bob = stage.join_room(2, "Bob", "other", None, None);
+    stage.handle(Event::Unregister { id: bob.id, reason: CloseReason::ClientClosed });
+    let cid = stage.join_room(3, "Cid", "another", None, None);
+    assert_eq!(cid.mail.reason(), None);
+    let mut back = stage.join_room(4, "Ann", "r", Some(ann.session()), Some((ann.epoch(), 0)));
     stage.flush();
-    let other = stage.join_room(2, "Ann", "other", None, None);
-    assert_eq!(other.mail.reason(), Some(CloseReason::RoomLimit));
-    stage.wait(GRACE);
-    let other = stage.join_room(3, "Ann", "other", None, None);
-    assert_eq!(other.mail.reason(), None);
+    assert_eq!(back.hear(), ["welcome Ann"]);
+    assert_eq!((back.session(), back.epoch()), (ann.session(), ann.epoch()));
 }
 
 #[test]

@@ -52,8 +52,16 @@ struct Member {
 struct Kept {
     message: Value,
     after: u64,
-    /// Key, secret and `ref` of who sent it.
-    sender: Option<(String, Secret, Option<String>)>,
+    sender: Option<Sender>,
+}
+
+/// Who sent a message that waits.
+struct Sender {
+    key: String,
+    secret: Secret,
+    receipt: Option<String>,
+    /// Number of the message, if it has a `ref`.
+    number: u64,
 }
 
 /// What a `ref` stands for: a message's kind (whom it is for, if private), content and number.
@@ -185,6 +193,9 @@ impl Model {
             return true;
         }
         if self.rooms.len() >= self.rooms_max {
+            if self.rooms.values().all(|room| room.empty_since.is_none()) {
+                self.give_up_deserted();
+            }
             let empty = self.rooms.iter().filter_map(|(name, room)| Some((room.empty_since?, name.clone()))).min();
             let Some((_, oldest)) = empty else { return false };
             self.rooms.remove(&oldest);
@@ -251,7 +262,7 @@ impl Model {
         match member.map(|member| &mut member.place) {
             _ if arrived => return self.ears[id].due.push(message),
             Some(Place::Away { kept, .. }) => {
-                let sender = Some((key.clone(), secret, receipt.clone()));
+                let sender = Some(Sender { key: key.clone(), secret, receipt: receipt.clone(), number: seq });
                 if !keep(kept, Kept { message: message.clone(), after, sender }) {
                     return self.ears[id].due.push(error);
                 }
@@ -322,15 +333,38 @@ impl Model {
     pub fn wait(&mut self, time: u64) {
         self.now += time;
         while let Some((_, name, key)) = self.first_overdue() {
-            let room = self.rooms.get_mut(&name).unwrap();
-            let member = room.members.remove(&key).unwrap();
-            let notice = self.leave_notice(&name, &member.name);
-            self.tell_all(&name, &notice);
-            let Place::Away { kept, .. } = member.place else { unreachable!() };
-            for (by, secret, receipt) in kept.into_iter().filter_map(|kept| kept.sender) {
-                self.not_delivered(&name, &by, secret, &receipt);
-            }
-            self.note_empty(&name);
+            self.end_absence(&name, &key);
+        }
+    }
+
+    fn end_absence(&mut self, name: &str, key: &str) {
+        let room = self.rooms.get_mut(name).unwrap();
+        let member = room.members.remove(key).unwrap();
+        let notice = self.leave_notice(name, &member.name);
+        self.tell_all(name, &notice);
+        let Place::Away { kept, .. } = member.place else { unreachable!() };
+        for sender in kept.into_iter().filter_map(|kept| kept.sender) {
+            self.not_delivered(name, &sender);
+        }
+        self.note_empty(name);
+    }
+
+    /// Empties the room of those of which all members are absent whose first absence is oldest.
+    fn give_up_deserted(&mut self) {
+        let mut deserted = Vec::new();
+        for (name, room) in &self.rooms {
+            let absences = room.members.iter().map(|(key, member)| match member.place {
+                Place::Away { number, .. } => Some((number, key.clone())),
+                Place::Here(_) => None,
+            });
+            let Some(mut absences) = absences.collect::<Option<Vec<_>>>().filter(|all| !all.is_empty()) else {
+                continue;
+            };
+            absences.sort_unstable();
+            deserted.push((absences, name.clone()));
+        }
+        if let Some((absences, name)) = deserted.into_iter().min() {
+            absences.iter().for_each(|(_, key)| self.end_absence(&name, key));
         }
     }
 
@@ -343,15 +377,19 @@ impl Model {
         overdue.min()
     }
 
-    fn not_delivered(&mut self, name: &str, by: &str, secret: Secret, receipt: &Option<String>) {
+    fn not_delivered(&mut self, name: &str, Sender { key: by, secret, receipt, number }: &Sender) {
         let room = self.rooms.get_mut(name).unwrap();
         if let Some(receipt) = receipt {
-            room.known.remove(&(secret, receipt.clone()));
+            let known = (*secret, receipt.clone());
+            // By now its `ref` may stand for another message.
+            if room.known.get(&known).is_some_and(|known| known.to.is_some() && known.number == *number) {
+                room.known.remove(&known);
+            }
         }
         let mut message = json!({"type": "error", "code": "no_such_user", "ts": self.now});
         note(&mut message, receipt);
         let after = room.seq();
-        match room.members.get_mut(by).filter(|member| member.secret == secret).map(|member| &mut member.place) {
+        match room.members.get_mut(by).filter(|member| member.secret == *secret).map(|member| &mut member.place) {
             Some(Place::Here(id)) => self.ears[*id].due.push(message),
             Some(Place::Away { kept, .. }) => drop(keep(kept, Kept { message, after, sender: None })),
             None => {}
