@@ -5,6 +5,9 @@ use std::io::Cursor;
 
 use tungstenite::protocol::frame::FrameHeader;
 
+/// Longest header of a frame (RFC 6455, 5.2).
+const HEADER_BYTES_MAX: usize = 14;
+
 /// Counts the frames of a stream, read in pieces of any size.
 #[derive(Default)]
 pub struct FrameCounter {
@@ -18,23 +21,22 @@ impl FrameCounter {
     /// Counts the headers that are complete with `bytes`, which follow what came before.
     pub fn count(&mut self, mut bytes: &[u8]) -> usize {
         let mut frames = 0;
-        while let Some((&next, rest)) = bytes.split_first() {
-            if self.payload_bytes_left > 0 {
-                let skipped =
-                    usize::try_from(self.payload_bytes_left).map_or(bytes.len(), |left| left.min(bytes.len()));
-                self.payload_bytes_left -= skipped as u64;
-                bytes = &bytes[skipped..];
-                continue;
+        loop {
+            let skipped = usize::try_from(self.payload_bytes_left).map_or(bytes.len(), |left| left.min(bytes.len()));
+            self.payload_bytes_left -= skipped as u64;
+            bytes = &bytes[skipped..];
+            if bytes.is_empty() {
+                return frames;
             }
-            self.header.push(next);
-            bytes = rest;
-            // One that can't be parsed ends the connection before any more is read.
-            if let Ok(Some((_, length))) = FrameHeader::parse(&mut Cursor::new(&self.header)) {
-                self.header.clear();
-                self.payload_bytes_left = length;
-                frames += 1;
-            }
+            let had = self.header.len();
+            self.header.extend(bytes.iter().take(HEADER_BYTES_MAX - had));
+            let mut header = Cursor::new(&self.header);
+            // One that is not complete yet has taken all there was; one that can't be parsed ends the connection.
+            let Ok(Some((_, length))) = FrameHeader::parse(&mut header) else { return frames };
+            bytes = &bytes[header.position() as usize - had..];
+            self.header.clear();
+            self.payload_bytes_left = length;
+            frames += 1;
         }
-        frames
     }
 }
