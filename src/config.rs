@@ -65,7 +65,8 @@ pub struct Config {
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20))]
     pub max_message_bytes: usize,
 
-    /// Messages a second that a client may send, pings included; one that sends more is read more slowly; 0 for no limit
+    /// Messages a second that a client may send, pings included, a thousand fragments counting as one; one that sends more is
+    /// read more slowly; 0 for no limit
     #[arg(long, env = "PARLOUR_MESSAGE_RATE", value_name = "MESSAGES", default_value = "5")]
     pub message_rate: u32,
 
@@ -74,7 +75,7 @@ pub struct Config {
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub message_burst: u32,
 
-    /// Rooms kept, empty ones with their history included; the one empty longest gives way
+    /// Rooms kept, empty ones with their history included; the one empty longest gives way, or else one of absent members
     #[arg(long, env = "PARLOUR_MAX_ROOMS", value_name = "ROOMS", default_value = "1000")]
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub max_rooms: usize,
