@@ -121,7 +121,7 @@ fn at_rest(program: &Program, idle: &Footprint) -> Footprint {
 #[test]
 fn a_long_run_of_everything_ends_with_the_memory_threads_and_files_it_began_with() {
     let places = format!("--max-connections={PLACES}");
-    let options = ["--history=20", "--max-rooms=8", "--leave-grace=20ms", "--message-rate=0"];
+    let options = ["--queue=64", "--history=20", "--max-rooms=8", "--leave-grace=20ms", "--message-rate=0"];
     let mut command = command(&[&["--listen=127.0.0.1:0", &places], &options[..]].concat());
     // With one for each thread of many processors, some would be met for the first time in the last round.
     let program = Program::start(command.env("MALLOC_ARENA_MAX", "2"));
