@@ -326,7 +326,7 @@ fn hand_on(from: Arc<Socket>, to: Arc<Socket>, mut random: Random, lost: Arc<Ato
 fn over_a_line_that_loses_and_delays_everything_arrives_in_order() {
     const ROUNDS: usize = 3;
     in_own_network("network::over_a_line_that_loses_and_delays_everything_arrives_in_order", || {
-        let program = server(&["--message-rate=0"]);
+        let program = server(&["--message-rate=0", "--handshake-timeout=1h"]);
         let whole = Cable::new(&program, 1);
         let mut members = vec![Member::join(&whole, "m0")];
         let line = BadLine::new(&program);
