@@ -303,7 +303,9 @@ impl Writing {
 
     /// Takes from the queues what one call can write, control frames first. `None` if there may be more.
     fn take(&mut self, line: &Line) -> Option<Status> {
-        if line.controls_queued.load(Ordering::Acquire)
+        // However often helpers look in on a full socket, no more is taken than waits to be written.
+        if self.entries.len() < WRITE_ENTRIES_MAX
+            && line.controls_queued.load(Ordering::Acquire)
             && let Some(controls) = line.controls.get()
         {
             line.controls_queued.store(false, Ordering::SeqCst);
@@ -514,6 +516,7 @@ struct Sweep {
 impl Sweep {
     /// Takes on members until all have been taken on, by this thread or another.
     fn run(&self) {
+        let _rest = RestOnPanic(self);
         let mut tally = WriteTally::default();
         loop {
             let number = self.taken.fetch_add(1, Ordering::Relaxed);
@@ -521,6 +524,17 @@ impl Sweep {
                 return;
             }
             self.roster[(self.first + number) % self.roster.len()].help(&mut tally);
+        }
+    }
+}
+
+/// If a helper panics, each writer sees to its own line: the rest of the sweep would otherwise wait for the next one.
+struct RestOnPanic<'a>(&'a Sweep);
+
+impl Drop for RestOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.roster.iter().for_each(|line| line.wake_writer());
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::process::Command;
 use std::time::Instant;
 
 use parlour::origin;
@@ -14,8 +13,9 @@ use tungstenite::http::header::{HOST, ORIGIN};
 
 use crate::limits::assert_told_seldom;
 use crate::process::{Program, command};
+use crate::support::namespace::{in_own_network, ip};
 use crate::support::raw::{exchange, upgrade};
-use crate::support::{Client, DEADLINE, TestServer, assert_has, config, eventually, is_root};
+use crate::support::{Client, DEADLINE, TestServer, assert_has, config, eventually};
 
 /// An upgrade with more header lines, each with its CRLF: the status, and the connection, which stays open.
 fn ask(stream: TcpStream, lines: &str) -> (u16, TcpStream) {
@@ -129,35 +129,17 @@ fn without_a_limit_nobody_is_counted() {
     assert!(open.iter().all(|(status, _)| *status == 101));
 }
 
-/// Set in a process that has a network of its own.
-const IN_NAMESPACE: &str = "PARLOUR_TEST_IN_NAMESPACE";
-
 /// Runs `test`, which is called `name`, in a process whose network has nothing but itself: the addresses given, on its
 /// loopback interface.
 fn with_addresses(name: &str, addresses: &[&str], test: impl FnOnce()) {
-    if std::env::var_os(IN_NAMESPACE).is_none() {
-        if is_root("a network namespace") {
-            let own = std::env::current_exe().expect("this test");
-            let test = format!("admission::{name}");
-            let mut unshare = Command::new("unshare");
-            unshare.arg("--net").arg(own).args(["--exact", &test, "--nocapture"]).env(IN_NAMESPACE, "1");
-            let output = unshare.output().expect("unshare, of util-linux");
-            let told = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-            assert!(output.status.success() && told.contains("1 passed"), "{told}");
+    in_own_network(&format!("admission::{name}"), || {
+        for address in addresses {
+            // An IPv6 address is not used before the network has been asked whether it is taken, unless told otherwise.
+            let nodad = if address.contains(':') { " nodad" } else { "" };
+            ip(&format!("address add {address} dev lo{nodad}"));
         }
-        return;
-    }
-    let ip = |arguments: &str| {
-        let status = Command::new("ip").args(arguments.split(' ')).status().expect("ip, of iproute2");
-        assert!(status.success(), "ip {arguments}");
-    };
-    ip("link set lo up");
-    for address in addresses {
-        // An IPv6 address is not used before the network has been asked whether it is taken, unless told otherwise.
-        let nodad = if address.contains(':') { " nodad" } else { "" };
-        ip(&format!("address add {address} dev lo{nodad}"));
-    }
-    test();
+        test();
+    });
 }
 
 fn connect_from(source: &str, server: SocketAddr) -> TcpStream {

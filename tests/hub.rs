@@ -6,7 +6,7 @@ use std::time::Instant;
 use crossbeam_channel::bounded;
 use parlour::client::ClientId;
 use parlour::hub::{Event, Hub, Joining, Moment, Newcomer, Nickname, Posted};
-use parlour::message::CloseReason;
+use parlour::message::{CloseReason, frame_bytes_max};
 use parlour::outbox::{self, Frames, Mail, Status, Sweeps};
 use parlour::session::Session;
 use serde_json::{Value, json};
@@ -404,4 +404,48 @@ fn a_long_turn_is_cut_into_entries_of_bounded_size() {
         "{:?}",
         taken.iter().map(|e| e.len()).collect::<Vec<_>>()
     );
+}
+
+#[test]
+fn an_entry_of_a_members_own_holds_as_much_again_and_no_more() {
+    let mut hub = hub(&[]);
+    let mut ann = register_with_queue(&mut hub, 1, Nickname::Chosen("Ann".to_owned()), "r", 256);
+    let _bob = register_with_queue(&mut hub, 2, Nickname::Chosen("Bob".to_owned()), "r", 256);
+    hub.flush(now());
+    entries(&mut ann);
+    let content = "x".repeat(1000);
+    for number in 0..200 {
+        // In stretches, so that much of both kinds comes together.
+        match number % 30 < 15 {
+            true => whisper(&mut hub, 2, "Ann", &content),
+            false => publish(&mut hub, 2, &content),
+        }
+    }
+    hub.flush(now());
+    let (taken, _) = ann.take();
+    let sizes: Vec<usize> = taken.iter().map(|entry| entry.len()).collect();
+    assert!(sizes.iter().any(|&size| size > 16 * 1024) && sizes.iter().all(|&size| size <= 32 * 1024), "{sizes:?}");
+}
+
+#[test]
+fn no_message_is_longer_than_the_longest_a_client_may_send() {
+    const CONTENT_BYTES_MAX: usize = 1000;
+    let mut hub = hub(&["--max-message-bytes=1000"]);
+    let (ann, bob) = ("\u{10000}".repeat(32), "\u{10001}".repeat(32));
+    let mut mail = register(&mut hub, 1, &ann, &"r".repeat(64));
+    let _bob = register(&mut hub, 2, &bob, &"r".repeat(64));
+    hub.flush(now());
+    entries(&mut mail);
+    // Six bytes each in JSON.
+    let (content, receipt) = ("\u{1}".repeat(CONTENT_BYTES_MAX), Some("\u{1}".repeat(64)));
+    hub.handle(Event::Publish { id: 1, content: content.clone(), receipt: receipt.clone() }, now());
+    hub.flush(now());
+    hub.handle(Event::Whisper { id: 1, to: bob, content, receipt }, now());
+    hub.flush(now());
+    let (taken, _) = mail.take();
+    assert_eq!(taken.len(), 2);
+    for entry in taken {
+        let longest = frame_bytes_max(CONTENT_BYTES_MAX);
+        assert!((6 * CONTENT_BYTES_MAX..=longest).contains(&entry.len()), "{} of {longest}", entry.len());
+    }
 }

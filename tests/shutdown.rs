@@ -1,12 +1,14 @@
 //! The end of the server: everybody is told, what was said is delivered, and every thread is joined.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 
 use serde_json::json;
 
-use crate::support::raw::RawClient;
-use crate::support::{Client, TestServer, assert_has};
+use crate::support::raw::{CLOSE, FIN, RawClient, TEXT, frames, masked, upgrade};
+use crate::support::{Client, DEADLINE, TestServer, assert_has, eventually};
 
 #[test]
 fn everyone_is_told_1001_and_newcomers_are_refused() {
@@ -77,4 +79,108 @@ fn connections_without_a_request_are_told_503() {
     waiting.read_to_string(&mut response).expect("a clean end");
     assert!(response.starts_with("HTTP/1.1 503 ") && response.to_lowercase().contains("retry-after: "), "{response}");
     server.ended().expect("a clean end within the timeout");
+}
+
+/// How a newcomer fares.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    /// It was let in, and has left again.
+    Left,
+    /// It was told that the server stops, in the chat or before.
+    Told,
+    /// It was never accepted: the system closed what still waited for that.
+    NotAccepted,
+}
+
+/// Joins, and stays until the end if that has come meanwhile.
+fn join(address: SocketAddr, stopping: &AtomicBool) -> Fate {
+    let Ok(mut stream) = TcpStream::connect(address) else { return Fate::NotAccepted };
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut received = vec![0; 4096];
+    if stream.write_all(upgrade("").as_bytes()).is_err() {
+        return Fate::NotAccepted;
+    }
+    match stream.read(&mut received) {
+        Ok(length) => received.truncate(length),
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => return Fate::NotAccepted,
+        Err(error) => panic!("an answer or a reset was expected, not {error}"),
+    }
+    if !stopping.load(Ordering::SeqCst) {
+        return Fate::Left;
+    }
+    stream.read_to_end(&mut received).expect("a clean end for whoever has been answered");
+    if received.starts_with(b"HTTP/1.1 503 ") {
+        return Fate::Told;
+    }
+    let head = received.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("a whole head") + 4;
+    let mut rest = received.split_off(head);
+    let (first, payload) = frames(&mut rest).pop().expect("a close frame");
+    assert_eq!((first, &payload[..]), (FIN | CLOSE, &b"\x03\xe9server_shutdown"[..]));
+    assert!(rest.is_empty(), "nothing follows a close frame");
+    Fate::Told
+}
+
+#[test]
+fn under_full_load_with_stalled_clients_and_in_the_middle_of_joins_all_who_listen_are_told_1001_in_time() {
+    let mut server = TestServer::start(&["--shutdown-timeout=10s", "--write-timeout=1h"]);
+    // These never read, and their writers are stuck when they are dropped.
+    let mut talker = Client::join_room(&server, "talker", "stalled");
+    let stalled: Vec<RawClient> =
+        (0..5).map(|number| RawClient::connect(&server, &format!("room=stalled&name=s{number}"))).collect();
+    let content = "x".repeat(4000);
+    let mut dropped = 0;
+    while dropped < stalled.len() {
+        talker.say(&content);
+        dropped += usize::from(talker.next()["type"] == "leave");
+    }
+
+    let (heard, joined, stopping) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        for number in 0..20 {
+            let mut member = RawClient::connect(&server, &format!("name=m{number}"));
+            let heard = &heard;
+            scope.spawn(move || {
+                let mut stream = member.stream.try_clone().unwrap();
+                let message = masked(FIN | TEXT, br#"{"type":"public","content":"on and on"}"#);
+                let own = format!(r#"{{"type":"public","user":"m{number}","#);
+                // Each keeps a few in flight, so that all are always busy and none falls behind.
+                let _ = stream.write_all(&message.repeat(4));
+                loop {
+                    let (first, payload) = member.frame().expect("a close frame comes before the end");
+                    if first == FIN | CLOSE {
+                        assert_eq!(payload, b"\x03\xe9server_shutdown");
+                        assert_eq!(member.frame(), None, "nothing follows a close frame");
+                        return;
+                    }
+                    heard.fetch_add(1, Ordering::Relaxed);
+                    if payload.starts_with(own.as_bytes()) {
+                        // Whoever is being sent away may not be heard any more.
+                        let _ = stream.write_all(&message);
+                    }
+                }
+            });
+        }
+        let newcomers: Vec<_> = (0..8)
+            .map(|_| {
+                let (joined, stopping, address) = (&joined, &stopping, server.address);
+                scope.spawn(move || {
+                    loop {
+                        let fate = join(address, stopping);
+                        if fate != Fate::Left {
+                            return fate;
+                        }
+                        joined.fetch_add(1, Ordering::Relaxed);
+                    }
+                })
+            })
+            .collect();
+        let at_work = || heard.load(Ordering::Relaxed) > 20_000 && joined.load(Ordering::Relaxed) > 100;
+        eventually("the load", || at_work().then_some(()));
+        stopping.store(true, Ordering::SeqCst);
+        server.stop();
+        server.ended().expect("a clean end within the timeout");
+        for newcomer in newcomers {
+            assert_ne!(newcomer.join().expect("a fate of those that there are"), Fate::Left);
+        }
+    });
 }

@@ -2,6 +2,7 @@
 
 pub mod browser;
 pub mod model;
+pub mod namespace;
 pub mod pipe;
 pub mod proxy;
 pub mod pty;
