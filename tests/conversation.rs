@@ -4,6 +4,7 @@ use parlour::address::Address;
 use parlour::chat::command::Typed;
 use parlour::chat::conversation::{Conversation, Said, Turn};
 use parlour::chat::heard::Heard;
+use parlour::chat::show::Show;
 use serde_json::{Value, json};
 
 fn hear(conversation: &mut Conversation, message: Value) -> Turn {
@@ -159,6 +160,48 @@ fn an_error_names_the_message_it_is_about() {
     // Of one whose receipt has come already, only what the server says.
     assert_eq!(notes(&hear(&mut ann, error)), ["gone"]);
     assert!(matches!(Heard::parse(r#"{"type":"of a later version"}"#), Some(Heard::Other)));
+}
+
+#[test]
+fn nothing_passes_for_what_it_is_not() {
+    let mut show = Show::new(false, false);
+    let mut line = |said: Said| show.lines(&said, "Ann");
+    let public = |user: &str, content: &str| Said::Public { user: user.into(), content: content.into(), ts: 1 };
+    let private = |user: &str, to: &str, content: &str| Said::Private {
+        user: user.into(),
+        to: to.into(),
+        content: content.into(),
+        ts: 1,
+    };
+    assert_eq!(line(private("Bob", "Ann", "hi")), "(private) Bob → you: hi\n");
+    assert_eq!(line(private("Ann", "Bob", "hi")), "(private) you → Bob: hi\n");
+    assert_eq!(line(Said::Left { user: "Bob".into(), ts: 1 }), "* Bob left\n");
+    assert_eq!(line(Said::Note("hi".into())), "· hi\n");
+    assert_eq!(line(public("Bob", "hi\n* Bob left")), "Bob: hi\n      * Bob left\n");
+    for plain in ["Bob", "Bob Smith", "O'Neil (2nd)", "guest-1a2b", "张三", "İpek", "9lives", "Ann 😀", "yours"] {
+        assert_eq!(line(public(plain, "hi")), format!("{plain}: hi\n"));
+    }
+    let forged = [
+        "(private) Bob → you",
+        "(private) Bob",
+        "Bob → you (private)",
+        "Bob ⟶ you",
+        "* Bob left",
+        "· you",
+        "— Monday",
+        "Bob: hi",
+        "Bob：hi",
+        "Parlour",
+        "YOU",
+        "😀",
+    ];
+    for name in forged {
+        assert_eq!(line(public(name, "hi")), format!("\"{name}\": hi\n"));
+        assert_eq!(line(private(name, "Ann", "hi")), format!("(private) \"{name}\" → you: hi\n"));
+        assert_eq!(line(Said::Joined { user: name.into(), ts: 1 }), format!("* \"{name}\" joined\n"));
+    }
+    // What stands in quotes does not end early.
+    assert_eq!(line(public(r#"*\": x"#, "hi")), format!("{}: hi\n", r#""*\\\": x""#));
 }
 
 #[test]

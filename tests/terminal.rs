@@ -47,7 +47,7 @@ fn two_pipes_talk_and_leave_with_a_goodbye() {
     bob.write(b"\n \n/quit  \r\n");
     assert_eq!(ann.next_with("quit"), "Bob Smith: /quit  ");
     watcher.whisper("Ann", "psst");
-    assert_eq!(ann.next_with("psst"), "watcher → you (private): psst");
+    assert_eq!(ann.next_with("psst"), "(private) watcher → you: psst");
     // The last line needs no end.
     ann.write(b"last");
     for pipe in [ann, bob] {
@@ -351,7 +351,7 @@ fn commands_in_a_terminal() {
     let mut ann = terminal(server.address, "Ann", &[]);
     let at = ann.wait_for(0, &["you are Ann", "> "]);
     ann.press("/msg bob smith  psst\r");
-    let at = ann.wait_for(at, &["you → ", "Bob Smith", "psst"]);
+    let at = ann.wait_for(at, &["(private)", "you → ", "Bob Smith", "psst"]);
     let heard = bob.next_of("private");
     assert_eq!((&heard["to"], &heard["content"]), (&json!("Bob Smith"), &json!("psst")));
     ann.press("/msg nobody psst\r");

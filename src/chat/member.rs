@@ -384,7 +384,7 @@ impl Member {
         }
         for line in note.lines() {
             // Nobody may be there to read it.
-            let _ = writeln!(io::stderr(), "parlour: {}", clean(line));
+            let _ = writeln!(io::stderr(), "{}: {}", show::PROGRAM, clean(line));
         }
         Ok(())
     }
