@@ -29,6 +29,7 @@ const PENDING_MAX: usize = 32;
 const RECEIPT_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long to wait for the server's answer to a goodbye.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// One member of a room.
 pub struct Member {
     address: Address,

@@ -17,6 +17,7 @@ const LINES_AHEAD: usize = 16;
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Ends bracketed paste, which rustyline begins, and clears what stands from the prompt on.
 const LEAVE_PROMPT: &str = "\x1b[?2004l\r\x1b[J";
+
 /// What comes from who types, or from a pipe.
 pub enum Input {
     /// A line, without its end.
