@@ -11,7 +11,8 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Message, WebSocket};
 
 use crate::process::command;
-use crate::support::pipe::{Pipe, Proxy};
+use crate::support::pipe::Pipe;
+use crate::support::proxy::Proxy;
 use crate::support::pty::Pty;
 use crate::support::raw::{FIN, RawClient, TEXT};
 use crate::support::{Client, DEADLINE, TestServer};
@@ -107,12 +108,12 @@ fn a_cut_line_is_taken_up_again_and_nothing_is_lost_or_said_twice() {
     ann.say("one");
     json_where(&mut ann, "content", "one");
     // What is said now arrives, and its receipt does not.
-    proxy.mute();
+    proxy.stall_all();
     ann.say("two");
     watcher.next_where(|message| message["content"] == "two");
     watcher.say("missed");
     watcher.next_where(|message| message["content"] == "missed");
-    proxy.cut();
+    proxy.cut_all();
     ann.say("three");
     assert_eq!(json_where(&mut ann, "type", "welcome")["recovered"], true);
     for content in ["two", "missed", "three"] {
