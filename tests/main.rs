@@ -32,5 +32,6 @@ mod resume;
 mod returning;
 mod shutdown;
 mod slow;
+mod staying;
 mod sweeps;
 mod terminal;

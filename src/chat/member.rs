@@ -23,6 +23,8 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(500);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// A connection that lasts this long starts the backoff anew.
 const STEADY: Duration = Duration::from_secs(10);
+/// For so long after an attempt that ended without a welcome, the name may be taken by nobody but oneself.
+const ORPHAN_TIMEOUT: Duration = Duration::from_secs(15);
 /// Messages of a pipe without a receipt. Beyond them the pipe waits, so that its end knows what has become of each.
 const PENDING_MAX: usize = 32;
 /// At the end of a pipe, how long to wait for the next receipt.
@@ -45,6 +47,8 @@ pub struct Member {
     writer: Option<Writer>,
     /// When the present connection was opened.
     opened: Option<Instant>,
+    /// When an attempt last ended without a welcome, after which the server may still take it for connected.
+    orphaned: Option<Instant>,
     /// Connections since the last that lasted.
     attempts: u32,
     /// When to connect again.
@@ -75,6 +79,7 @@ impl Member {
             incoming: never(),
             writer: None,
             opened: None,
+            orphaned: None,
             attempts: 0,
             retry: never(),
             ending: None,
@@ -212,7 +217,8 @@ impl Member {
         self.writer = None;
         let refusal = || self.refusal.clone().unwrap_or_else(|| reason.to_owned());
         let is = |reasons: &[CloseReason]| reasons.iter().any(|reason| reason.code() == code);
-        if is(&[CloseReason::NameTaken, CloseReason::InvalidName, CloseReason::RoomLimit]) {
+        let own_name = is(&[CloseReason::NameTaken]) && self.has_orphan();
+        if is(&[CloseReason::NameTaken, CloseReason::InvalidName, CloseReason::RoomLimit]) && !own_name {
             return Err(format!("{} does not let you in: {}", self.address.authority, clean(&refusal())));
         }
         if is(&[CloseReason::Replaced]) {
@@ -229,6 +235,9 @@ impl Member {
                 None => {}
             }
         }
+        if own_name {
+            return self.try_again("the name is still taken");
+        }
         let why = match is(&[CloseReason::ServerShutdown]) {
             true => "the server stops".to_owned(),
             false => format!("closed with {code} {}", clean(reason)),
@@ -236,8 +245,20 @@ impl Member {
         self.lost(why.trim_end())
     }
 
+    /// Whether an attempt of this member's own, whose welcome got lost with its session, may still have the name.
+    fn has_orphan(&self) -> bool {
+        self.conversation.joined() && self.orphaned.is_some_and(|at| at.elapsed() < ORPHAN_TIMEOUT)
+    }
+
     /// The connection is gone, or did not come about.
     fn lost(&mut self, why: &str) -> Step {
+        if self.conversation.pending_welcome() {
+            self.orphaned = Some(Instant::now());
+        }
+        self.try_again(why)
+    }
+
+    fn try_again(&mut self, why: &str) -> Step {
         self.writer = None;
         self.incoming = never();
         self.conversation.cut();

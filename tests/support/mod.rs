@@ -8,6 +8,7 @@ pub mod pty;
 pub mod random;
 pub mod raw;
 pub mod resumer;
+pub mod scripted;
 pub mod steps;
 
 use std::io::ErrorKind;
