@@ -73,6 +73,10 @@ impl Pty {
         self.written.lock().unwrap().clone()
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Types `keys`.
     pub fn press(&mut self, keys: &str) {
         self.master.as_mut().expect("an open terminal").write_all(keys.as_bytes()).expect("it reads");
