@@ -17,8 +17,6 @@ use signal_hook::iterator::Signals;
 const FAILURE: u8 = 1;
 /// Exit status of a command line that can't be understood.
 const USAGE: u8 = 2;
-/// A second signal ends the process with this and the signal's number, as a shell would report it.
-const SIGNAL_BASE: i32 = 128;
 
 fn main() -> ExitCode {
     let Options { config, command } = match Options::read(std::env::args_os()) {
@@ -125,7 +123,7 @@ fn stop_on_signals(server: StopHandle) -> std::io::Result<()> {
             match signal {
                 SIGHUP if !in_terminal => info!("SIGHUP: there is nothing to load or open anew"),
                 SIGHUP if stopping => {}
-                _ if stopping => exit(SIGNAL_BASE + signal),
+                _ if stopping => exit(i32::from(chat::SIGNAL_BASE) + signal),
                 _ => {
                     stopping = true;
                     server.stop();

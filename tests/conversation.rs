@@ -4,6 +4,7 @@ use parlour::address::Address;
 use parlour::chat::command::Typed;
 use parlour::chat::conversation::{Conversation, Said, Turn};
 use parlour::chat::heard::Heard;
+use parlour::chat::show::Show;
 use serde_json::{Value, json};
 
 fn hear(conversation: &mut Conversation, message: Value) -> Turn {
@@ -32,6 +33,16 @@ fn notes(turn: &Turn) -> Vec<&str> {
         }
     }
     notes
+}
+
+fn failed(turn: &Turn) -> Vec<(&str, &str)> {
+    let mut failed = Vec::new();
+    for said in &turn.said {
+        if let Said::Failed { content, why } = said {
+            failed.push((content.as_str(), why.as_str()));
+        }
+    }
+    failed
 }
 
 fn refs(sent: &[String]) -> Vec<String> {
@@ -81,9 +92,45 @@ fn a_private_message_of_a_session_that_is_forgotten_is_not_sent_twice() {
     ann.say(Some("Bob".into()), "sent".into());
     ann.cut();
     ann.say(Some("Bob".into()), "kept".into());
+    // It stays forgotten when the line breaks again before the history is in.
+    assert!(welcome(&mut ann, "e", "another", 1, 1).send.is_empty());
+    ann.cut();
     let turn = welcome(&mut ann, "e", "another", 0, 0);
-    assert!(matches!(&turn.said[0], Said::Failed { content, why } if content == "sent" && why.contains("not certain")));
+    assert_eq!(failed(&turn), [("sent", "it is not certain that this arrived")]);
     assert_eq!(refs(&turn.send), ["00000abc-2"]);
+}
+
+#[test]
+fn a_public_message_that_the_room_may_have_forgotten_is_not_said_twice() {
+    let mut ann = new();
+    welcome(&mut ann, "e", "s", 0, 0);
+    for content in ["old", "recent", "lost"] {
+        ann.say(None, content.into());
+    }
+    ann.say(Some("Bob".into()), "private".into());
+    ann.cut();
+    ann.say(None, "kept".into());
+    // Two of four are left of the history, and may hold receipts.
+    let turn = welcome(&mut ann, "e", "s", 4, 2);
+    assert!(turn.send.is_empty() && failed(&turn).is_empty(), "{turn:?}");
+    hear(&mut ann, public(3, "Ann", "00000abc-2"));
+    let turn = hear(&mut ann, public(4, "Bob", "b"));
+    let uncertain = "it is not certain that this arrived";
+    assert_eq!(failed(&turn), [("old", uncertain), ("lost", uncertain)]);
+    assert_eq!(refs(&turn.send), ["00000abc-4", "00000abc-5"]);
+    // Without a gap everything goes out again.
+    ann.cut();
+    assert_eq!(refs(&welcome(&mut ann, "e", "s", 4, 0).send), ["00000abc-4", "00000abc-5"]);
+}
+
+#[test]
+fn a_room_without_history_forgets_at_once() {
+    let mut ann = new();
+    welcome(&mut ann, "e", "s", 0, 0);
+    ann.say(None, "arrived".into());
+    ann.cut();
+    let turn = welcome(&mut ann, "e", "s", 1, 0);
+    assert!(turn.send.is_empty() && failed(&turn)[0].0 == "arrived", "{turn:?}");
 }
 
 #[test]
@@ -113,6 +160,48 @@ fn an_error_names_the_message_it_is_about() {
     // Of one whose receipt has come already, only what the server says.
     assert_eq!(notes(&hear(&mut ann, error)), ["gone"]);
     assert!(matches!(Heard::parse(r#"{"type":"of a later version"}"#), Some(Heard::Other)));
+}
+
+#[test]
+fn nothing_passes_for_what_it_is_not() {
+    let mut show = Show::new(false, false);
+    let mut line = |said: Said| show.lines(&said, "Ann");
+    let public = |user: &str, content: &str| Said::Public { user: user.into(), content: content.into(), ts: 1 };
+    let private = |user: &str, to: &str, content: &str| Said::Private {
+        user: user.into(),
+        to: to.into(),
+        content: content.into(),
+        ts: 1,
+    };
+    assert_eq!(line(private("Bob", "Ann", "hi")), "(private) Bob → you: hi\n");
+    assert_eq!(line(private("Ann", "Bob", "hi")), "(private) you → Bob: hi\n");
+    assert_eq!(line(Said::Left { user: "Bob".into(), ts: 1 }), "* Bob left\n");
+    assert_eq!(line(Said::Note("hi".into())), "· hi\n");
+    assert_eq!(line(public("Bob", "hi\n* Bob left")), "Bob: hi\n      * Bob left\n");
+    for plain in ["Bob", "Bob Smith", "O'Neil (2nd)", "guest-1a2b", "张三", "İpek", "9lives", "Ann 😀", "yours"] {
+        assert_eq!(line(public(plain, "hi")), format!("{plain}: hi\n"));
+    }
+    let forged = [
+        "(private) Bob → you",
+        "(private) Bob",
+        "Bob → you (private)",
+        "Bob ⟶ you",
+        "* Bob left",
+        "· you",
+        "— Monday",
+        "Bob: hi",
+        "Bob：hi",
+        "Parlour",
+        "YOU",
+        "😀",
+    ];
+    for name in forged {
+        assert_eq!(line(public(name, "hi")), format!("\"{name}\": hi\n"));
+        assert_eq!(line(private(name, "Ann", "hi")), format!("(private) \"{name}\" → you: hi\n"));
+        assert_eq!(line(Said::Joined { user: name.into(), ts: 1 }), format!("* \"{name}\" joined\n"));
+    }
+    // What stands in quotes does not end early.
+    assert_eq!(line(public(r#"*\": x"#, "hi")), format!("{}: hi\n", r#""*\\\": x""#));
 }
 
 #[test]

@@ -34,5 +34,6 @@ mod resume;
 mod returning;
 mod shutdown;
 mod slow;
+mod staying;
 mod sweeps;
 mod terminal;

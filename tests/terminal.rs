@@ -7,13 +7,14 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
 use serde_json::{Value, json};
-use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Message, WebSocket};
 
 use crate::process::command;
-use crate::support::pipe::{Pipe, Proxy};
-use crate::support::pty::Pty;
+use crate::support::pipe::Pipe;
+use crate::support::proxy::Proxy;
+use crate::support::pty::terminal;
 use crate::support::raw::{FIN, RawClient, TEXT};
+use crate::support::scripted::{accept, close, scripted_server, welcome};
 use crate::support::{Client, DEADLINE, TestServer};
 
 /// A server on which who leaves without a goodbye stays in the room for an hour.
@@ -47,7 +48,7 @@ fn two_pipes_talk_and_leave_with_a_goodbye() {
     bob.write(b"\n \n/quit  \r\n");
     assert_eq!(ann.next_with("quit"), "Bob Smith: /quit  ");
     watcher.whisper("Ann", "psst");
-    assert_eq!(ann.next_with("psst"), "watcher → you (private): psst");
+    assert_eq!(ann.next_with("psst"), "(private) watcher → you: psst");
     // The last line needs no end.
     ann.write(b"last");
     for pipe in [ann, bob] {
@@ -107,12 +108,12 @@ fn a_cut_line_is_taken_up_again_and_nothing_is_lost_or_said_twice() {
     ann.say("one");
     json_where(&mut ann, "content", "one");
     // What is said now arrives, and its receipt does not.
-    proxy.mute();
+    proxy.stall_all();
     ann.say("two");
     watcher.next_where(|message| message["content"] == "two");
     watcher.say("missed");
     watcher.next_where(|message| message["content"] == "missed");
-    proxy.cut();
+    proxy.cut_all();
     ann.say("three");
     assert_eq!(json_where(&mut ann, "type", "welcome")["recovered"], true);
     for content in ["two", "missed", "three"] {
@@ -310,12 +311,6 @@ fn control_characters_from_the_network_reach_nobody() {
 
 // ---------------------------------------------------------------------------------------------------------- a terminal
 
-fn terminal(server: SocketAddr, name: &str, environment: &[(&str, &str)]) -> Pty {
-    let mut command = command(&["chat", &format!("ws://{server}"), "--name", name]);
-    command.env_remove("NO_COLOR").env("TERM", "xterm").env("TZ", "UTC");
-    Pty::start(command.envs(environment.iter().copied()))
-}
-
 #[test]
 fn in_a_terminal_a_message_leaves_the_typed_line_whole() {
     let server = patient_server();
@@ -351,7 +346,7 @@ fn commands_in_a_terminal() {
     let mut ann = terminal(server.address, "Ann", &[]);
     let at = ann.wait_for(0, &["you are Ann", "> "]);
     ann.press("/msg bob smith  psst\r");
-    let at = ann.wait_for(at, &["you → ", "Bob Smith", "psst"]);
+    let at = ann.wait_for(at, &["(private)", "you → ", "Bob Smith", "psst"]);
     let heard = bob.next_of("private");
     assert_eq!((&heard["to"], &heard["content"]), (&json!("Bob Smith"), &json!("psst")));
     ann.press("/msg nobody psst\r");
@@ -408,32 +403,21 @@ fn every_way_out_leaves_the_terminal_as_it_was() {
     assert!(ann.ended().0.success());
     bob.next_of("leave");
 
-    let (address, told) = closing_server(4410, "replaced");
+    let (tell, told) = channel();
+    let (address, _) = scripted_server(move |listener| {
+        let mut socket = accept(listener);
+        socket.send(welcome("one")).unwrap();
+        told.recv_timeout(DEADLINE).expect("a word");
+        close(socket, 4410, "replaced");
+    });
     let mut ann = terminal(address, "Ann", &[]);
     ann.wait_for(0, &["> "]);
     ann.press("x");
     ann.wait_for(0, &["> x"]);
-    told.send(()).unwrap();
+    tell.send(()).unwrap();
     let (status, written) = ann.ended();
     assert_eq!(status.code(), Some(1));
     assert!(written.contains("opened elsewhere"), "{written}");
-}
-
-/// A server that lets its one client in, and closes with `code` when it is told to.
-fn closing_server(code: u16, reason: &'static str) -> (SocketAddr, std::sync::mpsc::Sender<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let (tell, told) = channel();
-    thread::spawn(move || {
-        let (stream, _) = listener.accept().unwrap();
-        let mut socket = tungstenite::accept(stream).unwrap();
-        socket.send(Message::text(&hostile_messages()[0])).unwrap();
-        told.recv_timeout(DEADLINE).expect("a word");
-        let frame = tungstenite::protocol::CloseFrame { code: CloseCode::from(code), reason: reason.into() };
-        socket.close(Some(frame)).unwrap();
-        while socket.read().is_ok() {}
-    });
-    (address, tell)
 }
 
 // --------------------------------------------------------------------------------------------------------- healthcheck

@@ -91,6 +91,11 @@ pub struct Conversation {
     /// Names, by the form in which they are compared.
     members: BTreeMap<String, String>,
     pending: VecDeque<Pending>,
+    /// The room may have forgotten public messages of this client together with its history, since the last time that this
+    /// was up to date.
+    public_forgotten: bool,
+    /// The server may have forgotten private ones together with the session.
+    private_forgotten: bool,
     ref_prefix: String,
     refs: u64,
 }
@@ -106,6 +111,8 @@ impl Conversation {
             to_come: None,
             members: BTreeMap::new(),
             pending: VecDeque::new(),
+            public_forgotten: false,
+            private_forgotten: false,
             ref_prefix: format!("{random:0REF_PREFIX_DIGITS$x}"),
             refs: 0,
         }
@@ -194,12 +201,11 @@ impl Conversation {
                             self.seq = 0;
                             turn.note("the room has started anew: what was said before is no longer on the server");
                         } else if self.seq.saturating_add(history) < seq {
+                            self.public_forgotten = true;
                             turn.note("some messages are older than the room's history and can't be shown");
                         }
                         // Only a server that knows the session knows which private messages have arrived.
-                        if *known_session != session {
-                            self.give_up_uncertain(&mut turn);
-                        }
+                        self.private_forgotten |= *known_session != session;
                         turn.note("connected again");
                     }
                     None => {
@@ -269,15 +275,20 @@ impl Conversation {
         }
     }
 
-    /// Once the history is in, what has no receipt goes out again. The server says nothing twice.
+    /// Once the history is in, what has no receipt goes out again. The server says nothing twice that it has not forgotten.
     fn catch_up(&mut self, turn: &mut Turn) {
         if self.caught_up() {
+            self.give_up_uncertain(turn);
             turn.send.extend(self.pending.iter_mut().map(Pending::transmit));
         }
     }
 
+    /// Gives up what would be said twice if it had arrived.
     fn give_up_uncertain(&mut self, turn: &mut Turn) {
-        let (uncertain, kept) = self.pending.drain(..).partition(|pending| pending.sent && pending.to.is_some());
+        let public = std::mem::take(&mut self.public_forgotten);
+        let private = std::mem::take(&mut self.private_forgotten);
+        let is_uncertain = |pending: &Pending| pending.sent && if pending.to.is_some() { private } else { public };
+        let (uncertain, kept) = self.pending.drain(..).partition(is_uncertain);
         self.pending = kept;
         let uncertain: VecDeque<Pending> = uncertain;
         turn.said.extend(uncertain.iter().map(|pending| failed(pending, "it is not certain that this arrived")));

@@ -21,7 +21,7 @@ use rustyline::history::MemHistory;
 use rustyline::validate::Validator;
 use rustyline::{Context, Editor, ExternalPrinter, Helper};
 
-use super::terminal::{Input, spawn};
+use super::terminal::{Input, hear_end, spawn};
 
 /// Texts that wait to be shown.
 const TEXTS_MAX: usize = 1024;
@@ -78,6 +78,7 @@ pub fn edit_lines(names: Names) -> io::Result<(Receiver<Input>, Screen)> {
         edit_pump(editor, &lines);
         // The editor is gone, so what is still to be shown goes to the terminal at once.
         gate.open();
+        hear_end(&lines);
     })?;
     Ok((input, Screen { texts, shown, mode }))
 }

@@ -23,12 +23,16 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(500);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// A connection that lasts this long starts the backoff anew.
 const STEADY: Duration = Duration::from_secs(10);
+/// For so long after an attempt that ended without a welcome, the name may be taken by nobody but oneself.
+const ORPHAN_TIMEOUT: Duration = Duration::from_secs(15);
 /// Messages of a pipe without a receipt. Beyond them the pipe waits, so that its end knows what has become of each.
 const PENDING_MAX: usize = 32;
 /// At the end of a pipe, how long to wait for the next receipt.
 const RECEIPT_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long to wait for the server's answer to a goodbye.
+/// How long to wait for the server's answer to a goodbye, and for the next receipt while some are still to come before it.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
+const LAST_RECEIPT_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// One member of a room.
 pub struct Member {
     address: Address,
@@ -44,6 +48,8 @@ pub struct Member {
     writer: Option<Writer>,
     /// When the present connection was opened.
     opened: Option<Instant>,
+    /// When an attempt last ended without a welcome, after which the server may still take it for connected.
+    orphaned: Option<Instant>,
     /// Connections since the last that lasted.
     attempts: u32,
     /// When to connect again.
@@ -74,6 +80,7 @@ impl Member {
             incoming: never(),
             writer: None,
             opened: None,
+            orphaned: None,
             attempts: 0,
             retry: never(),
             ending: None,
@@ -100,7 +107,7 @@ impl Member {
         let ended = self.run_until_end(signals);
         if let (Err(_), Some(writer)) = (&ended, &self.writer) {
             // Nobody is to wait for this member to come back. If it fails, they do, for a little.
-            let _ = writer.close();
+            let _ = if self.goodbye_said { Ok(()) } else { writer.close() };
         }
         ended
     }
@@ -108,21 +115,24 @@ impl Member {
     fn run_until_end(&mut self, signals: &Receiver<i32>) -> Result<u8, String> {
         self.connect()?;
         loop {
-            // A pipe that is ahead of its receipts waits; so does everything after the end.
-            let full = !self.terminal.interactive && self.conversation.pending() >= PENDING_MAX;
-            let input = if full || self.ending.is_some() { never() } else { self.input.clone() };
+            // A pipe that is ahead of its receipts waits. After the end, only who types may say more: that it is to come now.
+            let full = self.conversation.pending() >= PENDING_MAX || self.ending.is_some();
+            let input = if full && !self.terminal.interactive { never() } else { self.input.clone() };
             let step = select! {
                 recv(self.incoming) -> incoming => match incoming {
                     Ok(incoming) => self.incoming(incoming),
                     Err(_) => self.lost("its thread has ended"),
                 },
-                recv(input) -> input => self.input(input.unwrap_or(Input::End)),
+                recv(input) -> input => match input {
+                    Ok(input) => self.input(input),
+                    Err(_) => self.input_gone(),
+                },
                 recv(self.retry) -> _ => self.connect(),
                 recv(signals) -> signal => {
                     let signal = signal.ok().and_then(|signal| u8::try_from(signal).ok()).unwrap_or_default();
                     self.leave(SIGNAL_BASE + signal)
                 }
-                recv(self.deadline) -> _ => return self.give_up(),
+                recv(self.deadline) -> _ => self.give_up(),
             };
             if let Some(status) = step? {
                 return Ok(status);
@@ -173,9 +183,9 @@ impl Member {
             Some(heard) => {
                 let before = self.conversation.pending();
                 let turn = self.conversation.hear(heard);
-                if self.ending.is_some() && !self.goodbye_said && self.conversation.pending() < before {
+                if self.ending.is_some() && self.conversation.pending() < before {
                     // The wait is for the next.
-                    self.deadline = after(RECEIPT_TIMEOUT);
+                    self.deadline = after(self.patience());
                 }
                 self.take(turn)
             }
@@ -205,13 +215,14 @@ impl Member {
 
     fn closed(&mut self, code: u16, reason: &str) -> Step {
         if self.goodbye_said {
-            return Ok(self.ending);
+            return self.end();
         }
         // It has been answered, and nothing may follow.
         self.writer = None;
         let refusal = || self.refusal.clone().unwrap_or_else(|| reason.to_owned());
         let is = |reasons: &[CloseReason]| reasons.iter().any(|reason| reason.code() == code);
-        if is(&[CloseReason::NameTaken, CloseReason::InvalidName, CloseReason::RoomLimit]) {
+        let own_name = is(&[CloseReason::NameTaken]) && self.has_orphan();
+        if is(&[CloseReason::NameTaken, CloseReason::InvalidName, CloseReason::RoomLimit]) && !own_name {
             return Err(format!("{} does not let you in: {}", self.address.authority, clean(&refusal())));
         }
         if is(&[CloseReason::Replaced]) {
@@ -228,6 +239,9 @@ impl Member {
                 None => {}
             }
         }
+        if own_name {
+            return self.try_again("the name is still taken");
+        }
         let why = match is(&[CloseReason::ServerShutdown]) {
             true => "the server stops".to_owned(),
             false => format!("closed with {code} {}", clean(reason)),
@@ -235,13 +249,25 @@ impl Member {
         self.lost(why.trim_end())
     }
 
+    /// Whether an attempt of this member's own, whose welcome got lost with its session, may still have the name.
+    fn has_orphan(&self) -> bool {
+        self.conversation.joined() && self.orphaned.is_some_and(|at| at.elapsed() < ORPHAN_TIMEOUT)
+    }
+
     /// The connection is gone, or did not come about.
     fn lost(&mut self, why: &str) -> Step {
+        if self.conversation.pending_welcome() {
+            self.orphaned = Some(Instant::now());
+        }
+        self.try_again(why)
+    }
+
+    fn try_again(&mut self, why: &str) -> Step {
         self.writer = None;
         self.incoming = never();
         self.conversation.cut();
         if self.goodbye_said {
-            return Ok(self.ending);
+            return self.end();
         }
         if !self.conversation.joined() {
             let Address { authority, path, .. } = &self.address;
@@ -263,6 +289,7 @@ impl Member {
 
     fn input(&mut self, input: Input) -> Step {
         match input {
+            input if self.ending.is_some() => self.late_input(input),
             Input::Line(line) if self.terminal.interactive => {
                 let typed = Typed::parse(&line, self.conversation.members());
                 self.typed(typed)
@@ -276,6 +303,30 @@ impl Member {
                 self.leave_if_settled()
             }
             Input::Broken(problem) => Err(problem),
+        }
+    }
+
+    /// What is typed while the last receipts are still to come.
+    fn late_input(&mut self, input: Input) -> Step {
+        let line = match input {
+            Input::Line(line) => line,
+            Input::End => "/quit".to_owned(),
+            // A terminal that is gone does not hurry anybody.
+            Input::Broken(_) => return Ok(None),
+        };
+        match Typed::parse(&line, self.conversation.members()) {
+            Typed::Nothing => Ok(None),
+            Typed::Quit => self.end(),
+            _ => self.note("you are leaving: this is not sent any more").map(|()| None),
+        }
+    }
+
+    /// Nobody reads what is typed any more.
+    fn input_gone(&mut self) -> Step {
+        self.input = never();
+        match self.ending {
+            Some(_) => Ok(None),
+            None => self.input(Input::End),
         }
     }
 
@@ -304,18 +355,42 @@ impl Member {
 
     // ------------------------------------------------------------------------------------------------------- the end
 
-    /// Says goodbye, and ends with `status` when the server has answered.
+    /// Says goodbye, and ends with `status` when the server has answered. It answers when it has read everything before, which
+    /// it may do slowly; whoever asks for the end once more does not wait for that.
     fn leave(&mut self, status: u8) -> Step {
-        if self.goodbye_said {
-            return Ok(Some(status));
-        }
         self.ending = Some(status);
-        let Some(writer) = &self.writer else { return self.unsent(status) };
+        if self.goodbye_said {
+            return self.end();
+        }
+        let pending = self.conversation.pending();
+        // Before the history is in, what waits has not been sent.
+        let writer = self.writer.as_ref().filter(|_| pending == 0 || self.conversation.caught_up());
+        let Some(writer) = writer else { return self.unsent(status) };
         self.goodbye_said = true;
-        self.deadline = after(GOODBYE_TIMEOUT);
-        match writer.close() {
-            Ok(()) => Ok(None),
-            Err(_) => Ok(Some(status)),
+        self.deadline = after(self.patience());
+        if writer.close().is_err() {
+            return self.end();
+        }
+        if pending > 0 && self.terminal.interactive {
+            self.note(&format!("{pending} of your messages are on their way; Ctrl-C leaves at once"))?;
+        }
+        Ok(None)
+    }
+
+    /// How long to wait, at the end.
+    fn patience(&self) -> Duration {
+        match (self.goodbye_said, self.conversation.pending()) {
+            (false, _) => RECEIPT_TIMEOUT,
+            (true, 0) => GOODBYE_TIMEOUT,
+            (true, _) => LAST_RECEIPT_TIMEOUT,
+        }
+    }
+
+    /// Ends after the goodbye.
+    fn end(&self) -> Step {
+        match self.conversation.pending() {
+            0 => Ok(self.ending),
+            pending => Err(format!("no receipt came for {pending} of your messages, which may not have arrived")),
         }
     }
 
@@ -337,14 +412,12 @@ impl Member {
     }
 
     /// The wait at the end has been long enough.
-    fn give_up(&self) -> Result<u8, String> {
-        match self.ending.filter(|_| self.goodbye_said) {
-            Some(status) => Ok(status),
-            None => {
-                let wait = humantime::format_duration(RECEIPT_TIMEOUT);
-                Err(format!("no receipt came for {wait}; {} messages have none", self.conversation.pending()))
-            }
+    fn give_up(&self) -> Step {
+        if self.goodbye_said {
+            return self.end();
         }
+        let wait = humantime::format_duration(RECEIPT_TIMEOUT);
+        Err(format!("no receipt came for {wait}; {} messages have none", self.conversation.pending()))
     }
 
     // ----------------------------------------------------------------------------------------------------- ways out
@@ -384,7 +457,7 @@ impl Member {
         }
         for line in note.lines() {
             // Nobody may be there to read it.
-            let _ = writeln!(io::stderr(), "parlour: {}", clean(line));
+            let _ = writeln!(io::stderr(), "{}: {}", show::PROGRAM, clean(line));
         }
         Ok(())
     }

@@ -29,8 +29,8 @@ use editor::Names;
 use member::Member;
 use terminal::Terminal;
 
-/// Exit status of an end by a signal, beside its number.
-pub(crate) const SIGNAL_BASE: u8 = 128;
+/// Exit status of an end by a signal, beside its number, as a shell would report it.
+pub const SIGNAL_BASE: u8 = 128;
 /// The path of the chat, beside that of its page.
 const ENDPOINT: &str = "ws";
 

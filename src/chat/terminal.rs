@@ -17,6 +17,7 @@ const LINES_AHEAD: usize = 16;
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Ends bracketed paste, which rustyline begins, and clears what stands from the prompt on.
 const LEAVE_PROMPT: &str = "\x1b[?2004l\r\x1b[J";
+
 /// What comes from who types, or from a pipe.
 pub enum Input {
     /// A line, without its end.
@@ -127,7 +128,29 @@ fn read_lines(lines: &Sender<Input>) {
             Err(error) => Input::Broken(format!("can't read standard input: {error}")),
         };
         let last = !matches!(input, Input::Line(_));
-        if lines.send(input).is_err() || last {
+        if lines.send(input).is_err() {
+            return;
+        }
+        if last {
+            drop(stdin);
+            return hear_end(lines);
+        }
+    }
+}
+
+/// After the end of a terminal's input, hears whether it is ended once more. A pipe ends once.
+pub(super) fn hear_end(lines: &Sender<Input>) {
+    let mut stdin = io::stdin().lock();
+    let mut line = Vec::new();
+    // A terminal that is gone, where all reads find the end, is none any more.
+    while stdin.is_terminal() {
+        line.clear();
+        let input = match stdin.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line) {
+            Ok(0) => Input::End,
+            Ok(_) => continue,
+            Err(_) => return,
+        };
+        if lines.send(input).is_err() {
             return;
         }
     }

@@ -106,6 +106,7 @@ const room = {
   seen: 0, // and shown in this tab before it was loaded anew
   continued: false, // the server knew the session
   gap: false, // something has been missed for good
+  caughtUp: true, // the last welcome's history is in
   toCome: 0, members: new Map(), // name in lower case → name
 };
 const pending = new Map(); // ref → { message, node, sent, by, failed }
@@ -276,9 +277,12 @@ function welcomed(message) {
     room.seq = 0;
     room.seen = 0;
   }
-  room.gap = known && message.seq - message.history > Math.max(room.seq, room.seen);
-  if (room.gap) show({ type: 'divider', content: text.gap });
-  room.continued = room.session === message.session;
+  const gap = known && message.seq - message.history > Math.max(room.seq, room.seen);
+  if (gap) show({ type: 'divider', content: text.gap });
+  // What an earlier welcome said still counts if the line broke before its history was in, and what is pending was sent again.
+  room.gap = gap || (room.gap && !room.caughtUp);
+  room.continued = room.session === message.session && (room.continued || room.caughtUp);
+  room.caughtUp = false;
   room.session = message.session;
   room.epoch = message.epoch;
   room.toCome = message.history;
@@ -303,6 +307,7 @@ function heardPublic(message) {
 function caughtUp() {
   if (room.toCome > 0) return;
   clearTimeout(line.welcome);
+  room.caughtUp = true;
   setTimeout(() => $('live').setAttribute('aria-live', 'polite'), 500);
   for (const item of pending.values()) {
     if (item.failed) continue;

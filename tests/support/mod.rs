@@ -9,6 +9,7 @@ pub mod pty;
 pub mod random;
 pub mod raw;
 pub mod resumer;
+pub mod scripted;
 pub mod steps;
 
 use std::io::ErrorKind;

@@ -1,11 +1,9 @@
-//! `parlour chat` as a program uses it, and a line to the server that can be cut.
+//! `parlour chat` as a program uses it.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use super::{DEADLINE, eventually};
@@ -88,56 +86,4 @@ impl Drop for Pipe {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// A line between clients and a server.
-pub struct Proxy {
-    pub address: SocketAddr,
-    streams: Arc<Mutex<Vec<TcpStream>>>,
-    mute: Arc<AtomicBool>,
-}
-
-impl Proxy {
-    pub fn start(server: SocketAddr) -> Proxy {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().unwrap();
-        let streams = Arc::new(Mutex::new(Vec::new()));
-        let mute = Arc::new(AtomicBool::new(false));
-        let (all, muted) = (streams.clone(), mute.clone());
-        // Both end with the test process; a cut connection ends its two pumps.
-        thread::spawn(move || {
-            for client in listener.incoming().map_while(Result::ok) {
-                let upstream = TcpStream::connect(server).expect("the server listens");
-                muted.store(false, Ordering::SeqCst);
-                all.lock().unwrap().extend([client.try_clone().unwrap(), upstream.try_clone().unwrap()]);
-                let (from, to) = (client.try_clone().unwrap(), upstream.try_clone().unwrap());
-                thread::spawn(move || pump(from, to, &AtomicBool::new(false)));
-                let muted = muted.clone();
-                thread::spawn(move || pump(upstream, client, &muted));
-            }
-        });
-        Proxy { address, streams, mute }
-    }
-
-    /// From now on, and until the next connection, nothing of the server's arrives.
-    pub fn mute(&self) {
-        self.mute.store(true, Ordering::SeqCst);
-    }
-
-    /// Cuts every connection. A new one is let through.
-    pub fn cut(&self) {
-        for stream in self.streams.lock().unwrap().drain(..) {
-            let _ = stream.shutdown(Shutdown::Both);
-        }
-    }
-}
-
-fn pump(mut from: TcpStream, mut to: TcpStream, muted: &AtomicBool) {
-    let mut buffer = [0; 4096];
-    while let Ok(n @ 1..) = from.read(&mut buffer) {
-        if !muted.load(Ordering::SeqCst) && to.write_all(&buffer[..n]).is_err() {
-            break;
-        }
-    }
-    let _ = to.shutdown(Shutdown::Write);
 }

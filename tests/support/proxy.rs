@@ -70,6 +70,8 @@ struct Link {
     server: TcpStream,
     /// The server must not hear that the client has hung up.
     stalled: AtomicBool,
+    /// Nothing of the server's arrives any more.
+    muted: AtomicBool,
     ended: AtomicBool,
 }
 
@@ -121,6 +123,15 @@ impl Proxy {
         }
     }
 
+    /// Stalls every line that is open now, on the way from the server to the client.
+    pub fn stall_all(&self) {
+        for link in self.shared.open.lock().unwrap().iter() {
+            link.stalled.store(true, Ordering::SeqCst);
+            link.muted.store(true, Ordering::SeqCst);
+            self.shared.faults.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
     /// Faults that have happened so far.
     pub fn faults(&self) -> usize {
         self.shared.faults.load(Ordering::SeqCst)
@@ -148,7 +159,8 @@ fn accept(listener: &TcpListener, shared: &Arc<State>) {
         let Ok(server) = TcpStream::connect(shared.upstream) else { continue };
         let _ = client.set_nodelay(true);
         let _ = server.set_nodelay(true);
-        let link = Arc::new(Link { client, server, stalled: AtomicBool::new(false), ended: AtomicBool::new(false) });
+        let [stalled, muted, ended] = [const { AtomicBool::new(false) }; 3];
+        let link = Arc::new(Link { client, server, stalled, muted, ended });
         shared.open.lock().unwrap().push(link.clone());
         for (faults, upward) in [(plan.up, true), (plan.down, false)] {
             let (link, shared) = (link.clone(), shared.clone());
@@ -186,6 +198,7 @@ fn copy(link: &Arc<Link>, shared: &State, faults: Vec<(usize, Fault)>, upward: b
         let most = faults.peek().map_or(CHUNK_BYTES, |(at, _)| (at - copied).min(CHUNK_BYTES));
         let Ok(n @ 1..) = from.read(&mut chunk[..most]) else { break };
         copied += n;
+        silent |= !upward && link.muted.load(Ordering::SeqCst);
         if !silent && to.write_all(&chunk[..n]).is_err() {
             if upward || !link.stalled.load(Ordering::SeqCst) {
                 break;

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -13,6 +14,7 @@ use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::termios::{Termios, tcgetattr};
 
 use super::eventually;
+use crate::process::command;
 
 /// A terminal: the side of who types, and the side of the program. Unlike openpty's, no child inherits them by chance, so
 /// that the terminal closes with the first.
@@ -26,6 +28,13 @@ pub fn open() -> (File, OwnedFd) {
         .open(ptsname_r(&master).expect("a terminal has a name"))
         .expect("its other side");
     (master.as_fd().try_clone_to_owned().expect("a descriptor").into(), slave.into())
+}
+
+/// `parlour chat` in a terminal, as member `name` of the server at `address`.
+pub fn terminal(address: SocketAddr, name: &str, environment: &[(&str, &str)]) -> Pty {
+    let mut command = command(&["chat", &format!("ws://{address}"), "--name", name]);
+    command.env_remove("NO_COLOR").env("TERM", "xterm").env("TZ", "UTC");
+    Pty::start(command.envs(environment.iter().copied()))
 }
 
 /// A terminal, the program that runs in it, and all that it wrote.
@@ -62,6 +71,10 @@ impl Pty {
     /// What was written so far.
     pub fn written(&self) -> String {
         self.written.lock().unwrap().clone()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Types `keys`.
