@@ -279,7 +279,7 @@ function welcomed(message) {
   }
   const gap = known && message.seq - message.history > Math.max(room.seq, room.seen);
   if (gap) show({ type: 'divider', content: text.gap });
-  // What an earlier welcome said still counts if the line broke before its history was in, and what is pending was sent again.
+  // If the line broke before the last welcome's history was in, what that welcome said still counts.
   room.gap = gap || (room.gap && !room.caughtUp);
   room.continued = room.session === message.session && (room.continued || room.caughtUp);
   room.caughtUp = false;
@@ -832,7 +832,7 @@ function enter() {
 
 /** Another room is another conversation. */
 function forgetRoom() {
-  Object.assign(room, { session: null, epoch: null, seq: 0, seen: 0 });
+  Object.assign(room, { session: null, epoch: null, seq: 0, seen: 0, gap: false, caughtUp: true });
   room.members.clear();
   pending.clear();
   whispers.clear();
