@@ -121,7 +121,7 @@ pub fn with_writer(
     let (outbox, controls, mut mail) = outbox::channel(config.queue, sweeps);
     mail.put_first(response.into());
     let writer = spawn_writer(mail, connection.clone(), config.clone())?;
-    controls.set_writer(writer.thread().clone(), connection.clone());
+    controls.set_writer(writer.thread().clone(), connection);
     METRICS.http_responses.with_label_values(&[StatusCode::SWITCHING_PROTOCOLS.as_str()]).inc();
     // Locals are dropped last to first, also by a panic: the hub hears of it, the writer ends, then it is joined, and the
     // end is told.

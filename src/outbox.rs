@@ -31,7 +31,7 @@ use std::net::TcpStream;
 use std::num::NonZero;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -164,8 +164,8 @@ pub struct Controls {
 
 impl Controls {
     /// Names the thread that writes, and to which socket. To be called before the outbox is given away.
-    pub fn set_writer(&self, thread: Thread, connection: Arc<Connection>) {
-        let _ = self.line.writer.set(Writer { thread, connection });
+    pub fn set_writer(&self, thread: Thread, connection: &Arc<Connection>) {
+        let _ = self.line.writer.set(Writer { thread, connection: Arc::downgrade(connection) });
     }
 
     /// Queues a control frame. Blocks while too many are waiting, so a flood of pings is read no faster than it is
@@ -223,7 +223,9 @@ pub struct Line {
 
 struct Writer {
     thread: Thread,
-    connection: Arc<Connection>,
+    /// Weak: a sweep that nobody is left to run may keep the line until the next one comes, and must not keep the socket and
+    /// its place.
+    connection: Weak<Connection>,
 }
 
 impl Line {
@@ -236,9 +238,10 @@ impl Line {
     /// Writes what is queued, as a helper: without ever waiting for anything.
     fn help(&self, tally: &mut WriteTally) {
         let Some(writer) = self.writer.get() else { return };
+        let Some(connection) = writer.connection.upgrade() else { return };
         let helped = match self.writing.try_lock() {
             Ok(mut writing) => {
-                matches!(writing.write_queue(self, &writer.connection.stream, tally), Ok(Written::All(_)))
+                matches!(writing.write_queue(self, &connection.stream, tally), Ok(Written::All(_)))
             }
             Err(_) => false,
         };
