@@ -122,7 +122,7 @@ fn join(address: SocketAddr, stopping: &AtomicBool) -> Fate {
 
 #[test]
 fn under_full_load_with_stalled_clients_and_in_the_middle_of_joins_all_who_listen_are_told_1001_in_time() {
-    let mut server = TestServer::start(&["--shutdown-timeout=10s", "--write-timeout=1h"]);
+    let mut server = TestServer::start(&["--shutdown-timeout=3s", "--write-timeout=1h"]);
     // These never read, and their writers are stuck when they are dropped.
     let mut talker = Client::join_room(&server, "talker", "stalled");
     let stalled: Vec<RawClient> =
