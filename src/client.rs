@@ -120,8 +120,9 @@ pub fn with_writer(
     }
     let (outbox, controls, mut mail) = outbox::channel(config.queue, sweeps);
     mail.put_first(response.into());
+    mail.set_connection(connection);
     let writer = spawn_writer(mail, connection.clone(), config.clone())?;
-    controls.set_writer(writer.thread().clone(), connection);
+    controls.set_writer(writer.thread().clone());
     METRICS.http_responses.with_label_values(&[StatusCode::SWITCHING_PROTOCOLS.as_str()]).inc();
     // Locals are dropped last to first, also by a panic: the hub hears of it, the writer ends, then it is joined, and the
     // end is told.
@@ -195,8 +196,8 @@ pub fn read_pump(
 
 /// How fast a client may send (the generic cell rate algorithm of ITU-T I.371, with time for cells).
 struct Allowance {
-    /// Time that each message takes up; `None` without a limit.
-    interval: Option<Duration>,
+    /// Time that each message takes up.
+    interval: Duration,
     /// Time that a client may be ahead by.
     slack: Duration,
     /// When all messages so far have been paid for.
@@ -204,17 +205,16 @@ struct Allowance {
 }
 
 impl Allowance {
-    fn new(per_second: u32, burst: u32) -> Allowance {
-        let interval = Duration::from_secs(1).checked_div(per_second);
-        let slack = interval.unwrap_or_default() * (burst - 1);
-        Allowance { interval, slack, paid_until: Instant::now() }
+    /// `None` without a limit.
+    fn new(per_second: u32, burst: u32) -> Option<Allowance> {
+        let interval = Duration::from_secs(1).checked_div(per_second)?;
+        Some(Allowance { interval, slack: interval * (burst - 1), paid_until: Instant::now() })
     }
 
     /// Counts a message that came at `now`, and says how long to wait before the next may come.
     fn wait_for_next(&mut self, now: Instant) -> Duration {
-        let Some(interval) = self.interval else { return Duration::ZERO };
-        self.paid_until = self.paid_until.max(now) + interval;
-        self.paid_until.saturating_duration_since(now + interval + self.slack)
+        self.paid_until = self.paid_until.max(now) + self.interval;
+        self.paid_until.saturating_duration_since(now + self.interval + self.slack)
     }
 }
 
@@ -337,7 +337,7 @@ impl Registration {
         let (id, Joining { name, room, .. }) = (connection.id, &joining);
         info!("client {id} from {} asks to join {room} as {name}", connection.address());
         let registration = Registration { id, inbox: inbox.clone(), reason: CloseReason::InternalError };
-        registration.send(Event::Register(Newcomer { id, outbox, joining }));
+        registration.send(Event::Register(Newcomer { id, outbox, joining }.into()));
         registration
     }
 
@@ -361,7 +361,7 @@ impl Drop for Registration {
 struct ReadHalf<'a> {
     stream: &'a TcpStream,
     controls: &'a Controls,
-    allowance: Allowance,
+    allowance: Option<Allowance>,
     frames: FrameCounter,
     /// Frames that have come since the last message, and not been paid for.
     frames_unpaid: usize,
@@ -376,7 +376,9 @@ impl ReadHalf<'_> {
 
     /// Whoever sends too fast is read more slowly. What waits in the socket slows it down, by TCP, and nothing is lost.
     fn pay(&mut self) {
-        thread::sleep(self.allowance.wait_for_next(Instant::now()));
+        if let Some(allowance) = &mut self.allowance {
+            thread::sleep(allowance.wait_for_next(Instant::now()));
+        }
     }
 }
 

@@ -17,6 +17,8 @@
 //! - A writer that is about to block on its socket, or to end, first says so (`Line::unavailable`) and then once more
 //!   helps with what is wanted. The hub first asks for help and then looks for available writers. So in whatever order
 //!   these four steps happen, either the hub sees that it must wake another, or the writer sees the sweep.
+//! - Whoever has been woken takes sweeps until none is left. So while an earlier one waits to be taken, by somebody who was
+//!   available, another wakes nobody: a turn that had something for fifty rooms wakes one writer or a few, not fifty.
 //!
 //! # Why not `recv`
 //!
@@ -31,7 +33,7 @@ use std::net::TcpStream;
 use std::num::NonZero;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -163,9 +165,9 @@ pub struct Controls {
 }
 
 impl Controls {
-    /// Names the thread that writes, and to which socket. To be called before the outbox is given away.
-    pub fn set_writer(&self, thread: Thread, connection: &Arc<Connection>) {
-        let _ = self.line.writer.set(Writer { thread, connection: Arc::downgrade(connection) });
+    /// Names the thread that writes. To be called before the outbox is given away.
+    pub fn set_writer(&self, writer: Thread) {
+        let _ = self.line.writer.set(writer);
     }
 
     /// Queues a control frame. Blocks while too many are waiting, so a flood of pings is read no faster than it is
@@ -210,7 +212,7 @@ pub struct Line {
     /// Whoever holds it may take entries and write to the socket.
     writing: Mutex<Writing>,
     /// Set once the thread has been spawned and before anything is queued.
-    writer: OnceLock<Writer>,
+    writer: OnceLock<Thread>,
     /// The writer can't help with a sweep: it blocks on its own socket, or ends.
     unavailable: AtomicBool,
     /// The writer has ended.
@@ -221,33 +223,27 @@ pub struct Line {
     reader_done: AtomicBool,
 }
 
-struct Writer {
-    thread: Thread,
-    /// Weak: a sweep that nobody is left to run may keep the line until the next one comes, and must not keep the socket and
-    /// its place.
-    connection: Weak<Connection>,
-}
-
 impl Line {
     fn wake_writer(&self) {
         if let Some(writer) = self.writer.get() {
-            writer.thread.unpark();
+            writer.unpark();
         }
     }
 
     /// Writes what is queued, as a helper: without ever waiting for anything.
     fn help(&self, tally: &mut WriteTally) {
-        let Some(writer) = self.writer.get() else { return };
-        let Some(connection) = writer.connection.upgrade() else { return };
-        let helped = match self.writing.try_lock() {
-            Ok(mut writing) => {
-                matches!(writing.write_queue(self, &connection.stream, tally), Ok(Written::All(_)))
-            }
-            Err(_) => false,
-        };
-        if !helped {
-            writer.thread.unpark();
+        if !self.try_write(tally) {
+            self.wake_writer();
         }
+    }
+
+    /// Writes what is queued, if nobody else does and the socket takes all of it at once. Says whether that was so.
+    fn try_write(&self, tally: &mut WriteTally) -> bool {
+        let Ok(mut writing) = self.writing.try_lock() else { return false };
+        let Some(connection) = writing.connection.take() else { return false };
+        let written = writing.write_queue(self, &connection.stream, tally);
+        writing.connection = Some(connection);
+        matches!(written, Ok(Written::All(_)))
     }
 
     fn lock(&self) -> MutexGuard<'_, Writing> {
@@ -273,9 +269,12 @@ enum Written {
     Some,
 }
 
-/// What has been taken from the queue and not been written yet.
+/// What has been taken from the queue and not been written yet, and to where.
 #[derive(Default)]
 struct Writing {
+    /// Where helpers write to, as long as there is a writer. A sweep that nobody is left to run may keep the line until the
+    /// next one comes, and must not keep the socket and its place.
+    connection: Option<Arc<Connection>>,
     entries: VecDeque<Frames>,
     /// Bytes of the first entry that have been written.
     offset: usize,
@@ -461,6 +460,11 @@ impl Mail {
         thread::park_timeout(timeout);
     }
 
+    /// Names the connection to which helpers write.
+    pub fn set_connection(&mut self, connection: &Arc<Connection>) {
+        self.line.lock().connection = Some(connection.clone());
+    }
+
     /// Puts frames before everything that is queued, and takes no room from it.
     pub fn put_first(&mut self, frames: Frames) {
         self.line.lock().entries.push_front(frames);
@@ -499,6 +503,7 @@ impl Drop for Mail {
     fn drop(&mut self) {
         // Said before also by a writer that ends in good order, but not by one that panics.
         self.become_unavailable();
+        self.line.lock().connection = None;
         self.line.ended.store(true, Ordering::SeqCst);
         // A reader that waits for room gets it, and sees at its next frame that nobody writes any more.
         if let Some(controls) = self.line.controls.get() {
@@ -554,10 +559,13 @@ enum Left {
 pub struct Sweeps {
     wanted: Sender<Arc<Sweep>>,
     offered: Receiver<Arc<Sweep>>,
-    /// Writers woken for each sweep.
+    /// Writers that are to take part in each sweep.
     helpers: usize,
     /// Each sweep wakes others than the last.
     rotate: bool,
+    /// Nobody is on the way to the newest sweep, and perhaps to those before it: none of its room's writers was available.
+    /// Only the hub reads and writes this.
+    unattended: Arc<AtomicBool>,
 }
 
 impl Sweeps {
@@ -571,7 +579,7 @@ impl Sweeps {
     pub fn new() -> Sweeps {
         let (wanted, offered) = bounded(SWEEPS_MAX);
         let processors = thread::available_parallelism().map_or(1, NonZero::get);
-        Sweeps { wanted, offered, helpers: processors.div_ceil(2), rotate: processors == 1 }
+        Sweeps { wanted, offered, helpers: processors.div_ceil(2), rotate: processors == 1, unattended: Arc::default() }
     }
 
     /// Has written what has been queued for the members of `roster`, beginning with number `first`. Never blocks.
@@ -582,12 +590,22 @@ impl Sweeps {
             _ => {}
         }
         let sweep = Arc::new(Sweep { roster: roster.clone(), first, taken: AtomicUsize::new(0) });
-        let wanted = (0..self.helpers).take_while(|_| self.wanted.try_send(sweep.clone()).is_ok()).count();
+        let queued = (0..self.helpers).take_while(|_| self.wanted.try_send(sweep.clone()).is_ok()).count();
+        // For each still before it somebody is on the way, who takes this one next.
+        let ahead = match self.unattended.load(Ordering::Relaxed) {
+            true => 0,
+            false => self.wanted.len().saturating_sub(queued),
+        };
+        let wake = queued.saturating_sub(ahead);
+        if queued > 0 && wake == 0 {
+            return;
+        }
         // Together with the one in `become_unavailable`: asked first, looked second.
         fence(Ordering::SeqCst);
         let (before, from) = roster.split_at(if self.rotate { first % roster.len() } else { 0 });
         let available = from.iter().chain(before).filter(|line| !line.unavailable.load(Ordering::SeqCst));
-        let woken = available.take(wanted).map(|line| line.wake_writer()).count();
+        let woken = available.take(wake).map(|line| line.wake_writer()).count();
+        self.unattended.store(woken == 0, Ordering::Relaxed);
         if woken == 0 {
             roster.iter().for_each(|line| line.wake_writer());
         }

@@ -444,10 +444,9 @@ impl Room {
     ) {
         let author = self.member(id).identity.clone();
         let receipt: Option<Receipt> = receipt.map(|receipt| (author.session, Arc::from(receipt)));
-        let digest = digest(None, content);
         if let Some(&Known { message: Numbered::Public(seq), digest: known }) =
             receipt.as_ref().and_then(|receipt| self.receipts.get(receipt))
-            && known == digest
+            && known == digest(None, content)
         {
             return self.confirm(id, seq);
         }
@@ -467,7 +466,8 @@ impl Room {
         self.only_notices = false;
         self.history_frames = None;
         if let Some(receipt) = &receipt {
-            self.receipts.insert(receipt.clone(), Known { message: Numbered::Public(self.seq), digest });
+            let known = Known { message: Numbered::Public(self.seq), digest: digest(None, content) };
+            self.receipts.insert(receipt.clone(), known);
         }
         self.history.push_back(Said { frame, author, receipt });
         if self.history.len() > history_max

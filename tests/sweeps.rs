@@ -3,8 +3,11 @@
 use std::collections::HashMap;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
+use parlour::outbox::{self, Sweeps};
 use serde_json::{Value, json};
 
 use crate::support::raw::{FIN, RawClient, TEXT, masked};
@@ -117,4 +120,26 @@ fn full_sockets_and_leavers_in_the_middle_of_sweeps_cost_the_others_nothing() {
         done.store(true, Ordering::Relaxed);
         talker.say("end");
     });
+}
+
+#[test]
+fn a_sweep_that_nobody_takes_does_not_keep_another_room_waiting() {
+    let sweeps = Sweeps::new();
+    // All writers of this room block on their own sockets.
+    let stuck: Vec<_> = (0..2).map(|_| outbox::channel(1, &sweeps)).collect();
+    stuck.iter().for_each(|(_, _, mail)| mail.become_unavailable());
+    sweeps.start(&stuck.iter().map(|(outbox, ..)| outbox.line()).collect(), 0);
+
+    let (woken, wakes) = mpsc::channel();
+    let other: Vec<_> = (0..2).map(|_| outbox::channel(1, &sweeps)).collect();
+    for (_, controls, _) in &other {
+        let woken = woken.clone();
+        let writer = thread::spawn(move || {
+            thread::park_timeout(Duration::from_secs(60));
+            woken.send(())
+        });
+        controls.set_writer(writer.thread().clone());
+    }
+    sweeps.start(&other.iter().map(|(outbox, ..)| outbox.line()).collect(), 0);
+    wakes.recv_timeout(Duration::from_secs(10)).expect("a writer is woken");
 }
