@@ -118,7 +118,7 @@ pub fn with_writer(
         // Only a socket that is gone refuses a timeout.
         return Ok(());
     }
-    let (outbox, controls, mut mail) = outbox::channel(config.queue, sweeps);
+    let (outbox, controls, mut mail) = outbox::channel(config.queue, config.queue_bytes, sweeps);
     mail.put_first(response.into());
     mail.set_connection(connection);
     let writer = spawn_writer(mail, connection.clone(), config.clone())?;
@@ -301,11 +301,11 @@ fn spawn_writer(mail: Mail, connection: Arc<Connection>, config: Arc<Config>) ->
 ///
 /// Not inlined, like `read_pump`.
 #[inline(never)]
-pub fn refuse(outbox: Outbox, reason: CloseReason) {
+pub fn refuse(mut outbox: Outbox, reason: CloseReason) {
     if let Some(advice) = reason.advice() {
         let error =
             message::ServerMessage::Error { code: reason.name(), content: advice, receipt: None, ts: message::now() };
-        let _ = outbox.queue(error.to_frame().into());
+        outbox.greet(error.to_frame().into());
     }
     outbox.close(reason);
 }

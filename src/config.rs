@@ -55,10 +55,18 @@ pub struct Config {
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(0..=100_000))]
     pub history: usize,
 
+    /// Bytes that all rooms together remember; beyond, the room with most forgets the older half of its messages
+    #[arg(long, env = "PARLOUR_HISTORY_BYTES", value_name = "BYTES", default_value = "67108864")]
+    pub history_bytes: usize,
+
     /// Entries queued for a client that reads slowly, before it is dropped with 1013
     #[arg(long, env = "PARLOUR_QUEUE", value_name = "ENTRIES", default_value = "256")]
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=65_536))]
     pub queue: usize,
+
+    /// Bytes queued for a client that reads slowly, before it is dropped with 1013
+    #[arg(long, env = "PARLOUR_QUEUE_BYTES", value_name = "BYTES", default_value = "1048576")]
+    pub queue_bytes: u64,
 
     /// Longest content of a message, in bytes of UTF-8
     #[arg(long, env = "PARLOUR_MAX_MESSAGE_BYTES", value_name = "BYTES", default_value = "4096")]

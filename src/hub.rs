@@ -159,6 +159,8 @@ pub struct Hub {
     lives: u64,
     /// Random for each run of the server, the first part of every epoch.
     run_id: u64,
+    /// Bytes of the public messages that all rooms remember.
+    history_bytes: usize,
     stopping: bool,
     /// Counted here, and added to what is shown at the end of each turn.
     queueing: LocalHistogram,
@@ -179,6 +181,7 @@ impl Hub {
             absence_next: 0,
             lives: 0,
             run_id,
+            history_bytes: 0,
             stopping: false,
             queueing: METRICS.queueing_seconds.local(),
         }
@@ -234,6 +237,7 @@ impl Hub {
         METRICS.clients.set(self.clients.len() as i64);
         METRICS.absent_members.set(self.absences.len() as i64);
         METRICS.rooms.set(self.rooms.len() as i64);
+        METRICS.history_bytes.set(self.history_bytes as i64);
     }
 
     /// Decides about one event. What the rooms are to hear waits for [`flush`](Hub::flush).
@@ -243,7 +247,14 @@ impl Hub {
             Event::Unregister { id, reason } => self.remove(id, reason, now),
             Event::Publish { id, content, receipt } => {
                 let history_max = self.config.history;
-                self.with_room(id, |room| room.publish(id, &content, receipt, history_max, now.ts));
+                let mut history_bytes = self.history_bytes;
+                self.with_room(id, |room| {
+                    history_bytes -= room.history_bytes();
+                    room.publish(id, &content, receipt, history_max, now.ts);
+                    history_bytes += room.history_bytes();
+                });
+                self.history_bytes = history_bytes;
+                self.limit_history();
             }
             Event::Whisper { id, to, content, receipt } => {
                 let history_max = self.config.history;
@@ -369,7 +380,7 @@ impl Hub {
                 self.give_up_deserted(now);
             }
             let (_, oldest) = self.empty.pop_first()?;
-            self.rooms.remove(&oldest);
+            self.history_bytes -= self.rooms.remove(&oldest).map_or(0, |room| room.history_bytes());
         }
         self.lives += 1;
         let key: Arc<str> = name.into();
@@ -402,6 +413,18 @@ impl Hub {
         let room = self.rooms.get_mut(key).expect("a client's room exists as long as the client");
         act(room);
         mark_dirty(&mut self.dirty, key, room);
+    }
+
+    /// Has the room that remembers most forget, until all together remember no more than they may. So whoever floods many
+    /// rooms takes nothing from those that say little.
+    fn limit_history(&mut self) {
+        while self.history_bytes > self.config.history_bytes {
+            let largest = self.rooms.values_mut().max_by_key(|room| room.history_bytes());
+            let room = largest.expect("rooms that don't exist remember nothing");
+            let before = room.history_bytes();
+            room.forget_older_half();
+            self.history_bytes -= before - room.history_bytes();
+        }
     }
 
     fn stop(&mut self) {

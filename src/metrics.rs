@@ -43,6 +43,7 @@ pub struct Metrics {
     pub clients: IntGauge,
     pub absent_members: IntGauge,
     pub rooms: IntGauge,
+    pub history_bytes: IntGauge,
     pub inbox_events: IntGauge,
     pub connections: IntGauge,
     pub connections_max: IntGaugeVec,
@@ -80,6 +81,7 @@ impl Metrics {
             clients: gauge("parlour_clients", "Clients that are members of a room."),
             absent_members: gauge("parlour_absent_members", "Members whose connection broke and who may come back."),
             rooms: gauge("parlour_rooms", "Rooms kept, empty ones included."),
+            history_bytes: gauge("parlour_history_bytes", "Memory that the messages occupy which the rooms remember."),
             inbox_events: gauge("parlour_inbox_events", "Events that waited for the hub when it last looked."),
             connections: gauge("parlour_connections", "Open connections, of the chat and of HTTP."),
             connections_max: gauges(

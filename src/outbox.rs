@@ -6,8 +6,8 @@
 //! # Writers help their neighbours
 //!
 //! A message to a thousand members is a thousand writes of a few microseconds, and waking a thousand writers would cost
-//! more than the writes. So after queueing a room's frames the hub starts a sweep: it wakes a few writers, one for
-//! every two processors, and each of them writes not only its own client's queue but takes further members of the room
+//! more than the writes. So after queueing a room's frames the hub starts a sweep: it wakes a few writers, at most one for
+//! each processor, and each of them writes not only its own client's queue but takes further members of the room
 //! in turn until all have been visited. Everybody else sleeps on.
 //!
 //! - One writer at a time on a socket: the lock `Line::writing`. A helper only tries it. If it fails, or if the
@@ -18,7 +18,7 @@
 //!   helps with what is wanted. The hub first asks for help and then looks for available writers. So in whatever order
 //!   these four steps happen, either the hub sees that it must wake another, or the writer sees the sweep.
 //! - Whoever has been woken takes sweeps until none is left. So while an earlier one waits to be taken, by somebody who was
-//!   available, another wakes nobody: a turn that had something for fifty rooms wakes one writer or a few, not fifty.
+//!   available, a further one need not wake anybody: a turn that had something for fifty rooms does not wake fifty writers.
 //!
 //! # Why not `recv`
 //!
@@ -32,7 +32,7 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::net::TcpStream;
 use std::num::NonZero;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -84,17 +84,21 @@ const GREETING_ENTRIES: usize = 2;
 const CONTROLS_MAX: usize = 16;
 /// Entries handed to the system in one call.
 const WRITE_ENTRIES_MAX: usize = 16;
-/// Sweeps that wait for helpers. Were there ever more, the hub would wake everybody.
+/// Places for sweeps that wait for helpers, one for each helper of a sweep. Were there ever more, the hub would wake everybody
+/// in the room.
 const SWEEPS_MAX: usize = 64;
+/// Members for which it is worth waking one helper more.
+const HELPER_MEMBERS: usize = 64;
 
-/// Makes the queue of one client, with room for a greeting and `entries` entries from the hub.
+/// Makes the queue of one client, with room for a greeting and `entries` entries from the hub, of `bytes` bytes in all.
 ///
 /// Not inlined, so that its stack is free again for what follows.
 #[inline(never)]
-pub fn channel(entries: usize, sweeps: &Sweeps) -> (Outbox, Controls, Mail) {
+pub fn channel(entries: usize, bytes: u64, sweeps: &Sweeps) -> (Outbox, Controls, Mail) {
     let (queue_in, queue_out) = bounded(entries + GREETING_ENTRIES);
     let line = Arc::new(Line {
         queue: queue_out,
+        taken: AtomicU64::new(0),
         controls: OnceLock::new(),
         controls_queued: AtomicBool::new(false),
         writing: Mutex::default(),
@@ -105,7 +109,7 @@ pub fn channel(entries: usize, sweeps: &Sweeps) -> (Outbox, Controls, Mail) {
         reader_done: AtomicBool::new(false),
     });
     (
-        Outbox { queue: Some(queue_in), line: line.clone() },
+        Outbox { queue: Some(queue_in), bytes_max: bytes, queued: 0, granted: bytes, line: line.clone() },
         Controls { queue: OnceCell::new(), line: line.clone() },
         Mail { line, sweeps: sweeps.clone(), last_call: None },
     )
@@ -115,6 +119,12 @@ pub fn channel(entries: usize, sweeps: &Sweeps) -> (Outbox, Controls, Mail) {
 pub struct Outbox {
     /// `None` only while being dropped.
     queue: Option<Sender<Frames>>,
+    /// Bytes that may wait.
+    bytes_max: u64,
+    /// Bytes queued so far.
+    queued: u64,
+    /// What `queued` may become before it is time to look how much has been taken meanwhile.
+    granted: u64,
     line: Arc<Line>,
 }
 
@@ -126,10 +136,28 @@ impl Outbox {
     /// Queues frames. Never blocks. To have them written is another matter: [`Outbox::wake_writer`], or a sweep.
     ///
     /// # Errors
-    /// [`QueueFull`] when there is no room.
-    pub fn queue(&self, frames: Frames) -> Result<(), QueueFull> {
+    /// [`QueueFull`] when there is no room for one entry more, or for so many bytes; however many they are, there is where
+    /// nothing waits.
+    pub fn queue(&mut self, frames: Frames) -> Result<(), QueueFull> {
+        let queued = self.queued + frames.len() as u64;
+        if queued > self.granted {
+            let taken = self.line.taken.load(Ordering::Relaxed);
+            self.granted = taken.saturating_add(self.bytes_max);
+            if queued > self.granted && taken < self.queued {
+                return Err(QueueFull);
+            }
+        }
         let Some(queue) = &self.queue else { return Err(QueueFull) };
-        queue.try_send(frames).map_err(|_| QueueFull)
+        queue.try_send(frames).map_err(|_| QueueFull)?;
+        self.queued = queued;
+        Ok(())
+    }
+
+    /// Queues a part of the greeting, for which a fresh queue has room, however long it is. The writer takes it at once.
+    pub fn greet(&mut self, frames: Frames) {
+        self.granted = self.granted.saturating_add(frames.len() as u64);
+        let fits = self.queue(frames).is_ok();
+        debug_assert!(fits, "a fresh queue has room for a greeting");
     }
 
     /// Ends the connection for `reason`: what is queued goes out, then the close frame.
@@ -206,6 +234,8 @@ impl Drop for Controls {
 /// What the ends of one client's queue share, and helpers use.
 pub struct Line {
     queue: Receiver<Frames>,
+    /// Bytes taken from `queue` so far. Only whoever holds `writing` adds to it.
+    taken: AtomicU64,
     controls: OnceLock<Receiver<Frames>>,
     /// Whether to look into `controls`, which are mostly empty: a look costs as much as taking an entry.
     controls_queued: AtomicBool,
@@ -247,7 +277,7 @@ impl Line {
     }
 
     fn lock(&self) -> MutexGuard<'_, Writing> {
-        // A helper that panicked leaves whole entries behind, at worst one written twice on a line that is as good as lost.
+        // A helper that panicked leaves behind exactly what has not been written.
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -320,7 +350,11 @@ impl Writing {
         }
         while self.entries.len() < WRITE_ENTRIES_MAX {
             match line.queue.try_recv() {
-                Ok(frames) => self.entries.push_back(frames),
+                Ok(frames) => {
+                    let taken = line.taken.load(Ordering::Relaxed);
+                    line.taken.store(taken + frames.len() as u64, Ordering::Relaxed);
+                    self.entries.push_back(frames);
+                }
                 Err(TryRecvError::Empty) => return Some(Status::Open),
                 Err(TryRecvError::Disconnected) => return Some(Status::Closed),
             }
@@ -362,25 +396,24 @@ impl Writing {
             }
             socket.send_vectored_with_flags(&slices[..self.entries.len().min(WRITE_ENTRIES_MAX)], flags)
         };
-        let mut written = match sent {
+        let written = match sent {
             Ok(written) => written,
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
             Err(error) => return Err(error),
         };
         tally.wrote(written);
+        let mut whole = 0;
+        let mut offset = self.offset + written;
+        while let Some(entry) = self.entries.get(whole).filter(|entry| offset >= entry.len()) {
+            offset -= entry.len();
+            whole += 1;
+        }
+        self.offset = offset;
+        // Begun before the clock is read: should that panic, nothing is written twice.
+        let whole = self.entries.drain(..whole);
         let now = Instant::now();
-        while let Some(first) = self.entries.front() {
-            let rest = first.len() - self.offset;
-            if written < rest {
-                self.offset += written;
-                break;
-            }
-            written -= rest;
-            self.offset = 0;
-            if let Some(queued) = first.0.queued {
-                tally.waited(now.saturating_duration_since(queued));
-            }
-            self.entries.pop_front();
+        for queued in whole.filter_map(|entry| entry.0.queued) {
+            tally.waited(now.saturating_duration_since(queued));
         }
         Ok(())
     }
@@ -451,7 +484,7 @@ impl Mail {
     pub fn become_unavailable(&self) {
         self.line.unavailable.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
-        while self.sweeps.help() == Left::Some {}
+        while self.sweeps.help() == Left::Some && !self.sweeps.hand_over() {}
     }
 
     /// Sleeps until something is queued, help is wanted, the hub closes the outbox, the reader ends, or `timeout` is
@@ -501,14 +534,14 @@ impl Mail {
 
 impl Drop for Mail {
     fn drop(&mut self) {
-        // Said before also by a writer that ends in good order, but not by one that panics.
-        self.become_unavailable();
         self.line.lock().connection = None;
         self.line.ended.store(true, Ordering::SeqCst);
         // A reader that waits for room gets it, and sees at its next frame that nobody writes any more.
         if let Some(controls) = self.line.controls.get() {
             controls.try_iter().for_each(drop);
         }
+        // Said before also by a writer that ends in good order, but not by one that panics. Last, since helping may panic.
+        self.become_unavailable();
     }
 }
 
@@ -519,6 +552,14 @@ struct Sweep {
     first: usize,
     /// Members taken on so far.
     taken: AtomicUsize,
+    /// As in [`Sweeps`].
+    unfinished: Arc<AtomicUsize>,
+}
+
+impl Drop for Sweep {
+    fn drop(&mut self) {
+        self.unfinished.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Sweep {
@@ -559,27 +600,36 @@ enum Left {
 pub struct Sweeps {
     wanted: Sender<Arc<Sweep>>,
     offered: Receiver<Arc<Sweep>>,
-    /// Writers that are to take part in each sweep.
-    helpers: usize,
+    processors: usize,
+    /// Sweeps that have not come to their end.
+    unfinished: Arc<AtomicUsize>,
     /// Each sweep wakes others than the last.
     rotate: bool,
-    /// Nobody is on the way to the newest sweep, and perhaps to those before it: none of its room's writers was available.
-    /// Only the hub reads and writes this.
+    /// Perhaps nobody is on the way to what is wanted: of the newest sweep's room no writer was available, or none was counted
+    /// on. Only the hub reads and writes this.
     unattended: Arc<AtomicBool>,
 }
 
 impl Sweeps {
     /// Chooses helpers for the processors that there are.
     ///
-    /// - One for every second processor: the hub, the readers and the rest of the machine have work too. On two
-    ///   processors a second helper cost a quarter of the throughput.
+    /// - One for each, to be done soon, while nothing else is being written. Otherwise one for every second: the hub, the
+    ///   readers and the rest of the machine have work too. On two processors a second helper made a message now and then
+    ///   arrive a third sooner, but in a flood it cost a quarter of the throughput.
     /// - The same ones each time: what they need is in their processor's cache, and the system leaves them where they ran.
     ///   On two processors that made a large room up to a quarter faster. But where there is only one, the system takes it
     ///   from whoever used it most, and a helper that has just begun may finish: changing them was faster by a third.
     pub fn new() -> Sweeps {
         let (wanted, offered) = bounded(SWEEPS_MAX);
         let processors = thread::available_parallelism().map_or(1, NonZero::get);
-        Sweeps { wanted, offered, helpers: processors.div_ceil(2), rotate: processors == 1, unattended: Arc::default() }
+        Sweeps {
+            wanted,
+            offered,
+            processors,
+            unfinished: Arc::default(),
+            rotate: processors == 1,
+            unattended: Arc::default(),
+        }
     }
 
     /// Has written what has been queued for the members of `roster`, beginning with number `first`. Never blocks.
@@ -589,26 +639,39 @@ impl Sweeps {
             [line] => return line.wake_writer(),
             _ => {}
         }
-        let sweep = Arc::new(Sweep { roster: roster.clone(), first, taken: AtomicUsize::new(0) });
-        let queued = (0..self.helpers).take_while(|_| self.wanted.try_send(sweep.clone()).is_ok()).count();
-        // For each still before it somebody is on the way, who takes this one next.
+        let quiet = self.unfinished.fetch_add(1, Ordering::Relaxed) == 0;
+        let helpers = if quiet { self.processors } else { self.processors.div_ceil(2) };
+        let helpers = helpers.min(roster.len().div_ceil(HELPER_MEMBERS));
+        let sweep = Arc::new(Sweep {
+            roster: roster.clone(),
+            first,
+            taken: AtomicUsize::new(0),
+            unfinished: self.unfinished.clone(),
+        });
+        let mut queued = usize::from(self.wanted.try_send(sweep.clone()).is_ok());
+        // For each that is still before it somebody is on the way, who takes this one too.
         let ahead = match self.unattended.load(Ordering::Relaxed) {
             true => 0,
             false => self.wanted.len().saturating_sub(queued),
         };
-        let wake = queued.saturating_sub(ahead);
-        if queued > 0 && wake == 0 {
+        if queued > 0 && ahead >= helpers {
             return;
         }
-        // Together with the one in `become_unavailable`: asked first, looked second.
-        fence(Ordering::SeqCst);
-        let (before, from) = roster.split_at(if self.rotate { first % roster.len() } else { 0 });
-        let available = from.iter().chain(before).filter(|line| !line.unavailable.load(Ordering::SeqCst));
-        let woken = available.take(wake).map(|line| line.wake_writer()).count();
+        queued += (queued..helpers).take_while(|_| self.wanted.try_send(sweep.clone()).is_ok()).count();
+        let woken = self.wake(roster, first, queued.saturating_sub(ahead));
         self.unattended.store(woken == 0, Ordering::Relaxed);
         if woken == 0 {
             roster.iter().for_each(|line| line.wake_writer());
         }
+    }
+
+    /// Wakes so many writers of a roster, or fewer if no more are available. Returns how many.
+    fn wake(&self, roster: &[Arc<Line>], first: usize, writers: usize) -> usize {
+        // Together with the one in `become_unavailable`: asked first, looked second.
+        fence(Ordering::SeqCst);
+        let (before, from) = roster.split_at(if self.rotate { first % roster.len() } else { 0 });
+        let available = from.iter().chain(before).filter(|line| !line.unavailable.load(Ordering::SeqCst));
+        available.take(writers).map(|line| line.wake_writer()).count()
     }
 
     /// Does what is wanted, but only so much of it at a time: the hub may want more without end.
@@ -620,6 +683,14 @@ impl Sweeps {
             }
         }
         Left::Some
+    }
+
+    /// Finds somebody else for what is left. Says whether nothing is left for this writer.
+    fn hand_over(&self) -> bool {
+        let Ok(sweep) = self.offered.try_recv() else { return true };
+        let woken = self.wake(&sweep.roster, sweep.first, 1);
+        sweep.run();
+        woken > 0
     }
 }
 

@@ -177,6 +177,8 @@ pub struct Room {
     seq: u64,
     /// The last public messages.
     history: VecDeque<Said>,
+    /// Memory that their frames occupy.
+    history_bytes: usize,
     /// Their frames in one piece for newcomers; made when needed, forgotten when they change.
     history_frames: Option<Frames>,
     /// The messages whose `ref` is known. What comes again is not said again.
@@ -223,6 +225,7 @@ impl Room {
             epoch,
             seq: 0,
             history: VecDeque::new(),
+            history_bytes: 0,
             history_frames: None,
             receipts: HashMap::new(),
             whispers: VecDeque::new(),
@@ -315,7 +318,7 @@ impl Room {
         &mut self,
         id: ClientId,
         identity: Arc<Identity>,
-        outbox: Outbox,
+        mut outbox: Outbox,
         resume: Option<&Resume>,
         kept: &[Kept],
         now: Timestamp,
@@ -339,10 +342,9 @@ impl Room {
             true => self.history_frames().clone(),
             false => self.missed_frames(missed, kept).into(),
         };
-        // A fresh queue has room for both.
-        let _ = outbox.queue(welcome.into());
+        outbox.greet(welcome.into());
         if !history.is_empty() {
-            let _ = outbox.queue(history);
+            outbox.greet(history);
         }
         self.by_name.insert(identity.key.clone(), id);
         let mut member = Member::new(identity, outbox);
@@ -469,11 +471,30 @@ impl Room {
             let known = Known { message: Numbered::Public(self.seq), digest: digest(None, content) };
             self.receipts.insert(receipt.clone(), known);
         }
+        self.history_bytes += frame.capacity();
         self.history.push_back(Said { frame, author, receipt });
-        if self.history.len() > history_max
-            && let Some(Said { receipt: Some(receipt), .. }) = self.history.pop_front()
-        {
-            self.forget(&receipt, Numbered::Public(self.seq - history_max as u64));
+        if self.history.len() > history_max {
+            self.forget_oldest();
+        }
+    }
+
+    /// Bytes of the public messages that the room remembers.
+    pub fn history_bytes(&self) -> usize {
+        self.history_bytes
+    }
+
+    /// Forgets the older half of the public messages, or the only one.
+    pub fn forget_older_half(&mut self) {
+        (0..self.history.len().div_ceil(2)).for_each(|_| self.forget_oldest());
+    }
+
+    /// Forgets the oldest public message.
+    fn forget_oldest(&mut self) {
+        let Some(Said { frame, receipt, .. }) = self.history.pop_front() else { return };
+        self.history_bytes -= frame.capacity();
+        self.history_frames = None;
+        if let Some(receipt) = receipt {
+            self.forget(&receipt, Numbered::Public(self.seq - self.history.len() as u64));
         }
     }
 

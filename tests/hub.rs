@@ -7,7 +7,7 @@ use crossbeam_channel::bounded;
 use parlour::client::ClientId;
 use parlour::hub::{Event, Hub, Joining, Moment, Newcomer, Nickname, Posted};
 use parlour::message::{CloseReason, frame_bytes_max};
-use parlour::outbox::{self, Frames, Mail, Status, Sweeps};
+use parlour::outbox::{self, Frames, Mail, QueueFull, Status, Sweeps};
 use parlour::session::Session;
 use serde_json::{Value, json};
 
@@ -15,6 +15,7 @@ use crate::support::{assert_has, config, raw};
 
 const NOW: u64 = 1_700_000_000_000;
 const RUN_ID: u64 = 0xfeed;
+const QUEUE_BYTES: u64 = 1 << 20;
 
 fn now() -> Moment {
     Moment { ts: NOW, at: Instant::now() }
@@ -29,7 +30,7 @@ fn register(hub: &mut Hub, id: ClientId, name: &str, room: &str) -> Mail {
 }
 
 fn register_with_queue(hub: &mut Hub, id: ClientId, name: Nickname, room: &str, queue: usize) -> Mail {
-    let (outbox, _controls, mail) = outbox::channel(queue, &Sweeps::new());
+    let (outbox, _controls, mail) = outbox::channel(queue, QUEUE_BYTES, &Sweeps::new());
     let joining =
         Joining { name, room: room.to_owned(), session: Session::random().unwrap(), claim: None, resume: None };
     hub.handle(Event::Register(Newcomer { id, outbox, joining }.into()), now());
@@ -162,6 +163,43 @@ fn a_member_whose_queue_is_full_goes_with_1013_and_sees_no_gap() {
     let (entries, status) = entries(&mut slow);
     assert_eq!(entries.concat().iter().map(|m| m["seq"].as_u64()).collect::<Vec<_>>(), [1, 2, 3, 4].map(Some));
     assert_eq!((status, slow.reason()), (Status::Closed, Some(CloseReason::TooSlow)));
+}
+
+#[test]
+fn a_queue_has_room_for_so_many_bytes_or_any_one_entry() {
+    let (mut outbox, _controls, mut mail) = outbox::channel(16, 100, &Sweeps::new());
+    let entry = |bytes| Frames::from(vec![b'x'; bytes]);
+    outbox.greet(entry(1000));
+    assert_eq!(outbox.queue(entry(100)), Ok(()), "the greeting takes no room");
+    assert_eq!(outbox.queue(entry(1)), Err(QueueFull));
+    assert_eq!(mail.take().0.len(), 2);
+    assert_eq!(outbox.queue(entry(101)), Ok(()), "alone, any entry fits");
+    assert_eq!(outbox.queue(entry(1)), Err(QueueFull));
+    for _ in 0..100 {
+        mail.take();
+        assert_eq!(outbox.queue(entry(60)), Ok(()), "what has been taken counts no more");
+    }
+}
+
+#[test]
+fn the_room_that_remembers_most_forgets_before_others() {
+    let mut hub = hub(&["--history-bytes", "4000"]);
+    let _ann = register(&mut hub, 1, "Ann", "quiet");
+    let _bob = register(&mut hub, 2, "Bob", "loud");
+    for number in 1..=3 {
+        publish(&mut hub, 1, &number.to_string());
+    }
+    // Far more than 4,000 bytes.
+    for number in 1..=40 {
+        publish(&mut hub, 2, &number.to_string());
+    }
+    hub.flush(now());
+    let mut greeting = |id, name, room| heard(&mut register(&mut hub, id, name, room));
+    assert_eq!(greeting(3, "Cid", "quiet"), ["welcome Cid", "1", "2", "3"]);
+    let loud = greeting(4, "Dan", "loud");
+    assert!((5..20).contains(&loud.len()), "{loud:?}");
+    let newest: Vec<String> = (1..=40).map(|number: u32| number.to_string()).collect();
+    assert_eq!(loud[1..], newest[newest.len() + 1 - loud.len()..]);
 }
 
 #[test]

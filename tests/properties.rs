@@ -221,7 +221,7 @@ impl Stage {
         let memory = self.people[who].clone();
         // Two rooms that lose their last members in one turn do so in an order that only the hub knows.
         let queue = if memory.room == ROOMS[0] { queue } else { QUEUE_ENOUGH };
-        let (outbox, _controls, mail) = outbox::channel(queue, &Sweeps::new());
+        let (outbox, _controls, mail) = outbox::channel(queue, u64::MAX, &Sweeps::new());
         let claim = match claim {
             Claim::Own => memory.secret,
             Claim::Of(other) => self.people[*other].secret,

@@ -61,7 +61,7 @@ impl Stage {
         claim: Option<&str>,
         resume: Option<(&str, u64)>,
     ) -> Line {
-        let (outbox, _controls, mail) = outbox::channel(64, &Sweeps::new());
+        let (outbox, _controls, mail) = outbox::channel(64, u64::MAX, &Sweeps::new());
         let joining = Joining {
             name: Nickname::Chosen(name.to_owned()),
             room: room.to_owned(),

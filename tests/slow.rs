@@ -79,9 +79,9 @@ fn the_smallest_queue_is_enough_to_join() {
     }
 }
 
-#[test]
-fn a_client_that_reads_again_in_time_sees_every_message_up_to_1013() {
-    let server = TestServer::start(&["--queue", "4", "--write-timeout", "20s"]);
+/// Drops a client for being slow, which then reads to the end. Returns how many messages it got.
+fn messages_until_1013(options: &[&str]) -> u64 {
+    let server = TestServer::start(&[&["--write-timeout", "20s"], options].concat());
     let mut talker = Client::join(&server, "talker");
     let mut slow = RawClient::connect(&server, "name=slow");
     slow.next_of("join");
@@ -99,7 +99,18 @@ fn a_client_that_reads_again_in_time_sees_every_message_up_to_1013() {
         }
     };
     assert_eq!(closed, [&1013u16.to_be_bytes()[..], b"too_slow"].concat());
-    assert!(seq > 4);
+    seq
+}
+
+#[test]
+fn a_client_that_reads_again_in_time_sees_every_message_up_to_1013() {
+    assert!(messages_until_1013(&["--queue", "4"]) > 4);
+}
+
+#[test]
+fn a_client_is_dropped_for_its_bytes_long_before_its_entries_are_too_many() {
+    // What the system's buffers take of 4,000 bytes each is a few thousand.
+    assert!(messages_until_1013(&["--queue", "65536", "--queue-bytes", "20000"]) < 20_000);
 }
 
 #[test]

@@ -29,14 +29,14 @@ pub fn config() -> Config {
 /// When the system has no thread for the writer.
 pub fn serve(connection: &Arc<Connection>, upgrade: Upgrade, config: &Arc<Config>, sweeps: &Sweeps) -> io::Result<()> {
     let Upgrade { response, leftover, .. } = upgrade;
-    with_writer(connection, response, config, sweeps, |outbox, controls| {
-        let reason = read_pump(connection, leftover, controls, config, |message| send_back(&outbox, message));
+    with_writer(connection, response, config, sweeps, |mut outbox, controls| {
+        let reason = read_pump(connection, leftover, controls, config, |message| send_back(&mut outbox, message));
         outbox.close(reason);
         reason
     })
 }
 
-fn send_back(outbox: &Outbox, message: Message) -> Result<(), CloseReason> {
+fn send_back(outbox: &mut Outbox, message: Message) -> Result<(), CloseReason> {
     let opcode = OpCode::Data(if message.is_text() { Data::Text } else { Data::Binary });
     let mut bytes = Vec::new();
     Frame::message(message.into_data(), opcode, true).format(&mut bytes).expect("a Vec takes every write");
