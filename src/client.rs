@@ -118,7 +118,7 @@ pub fn with_writer(
         // Only a socket that is gone refuses a timeout.
         return Ok(());
     }
-    let (outbox, controls, mut mail) = outbox::channel(config.queue, config.queue_bytes, sweeps);
+    let (outbox, controls, mut mail) = outbox::channel(config.queue, config.queue_bytes_max(), sweeps);
     mail.put_first(response.into());
     mail.set_connection(connection);
     let writer = spawn_writer(mail, connection.clone(), config.clone())?;

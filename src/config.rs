@@ -7,10 +7,15 @@ use clap::builder::RangedU64ValueParser;
 use clap::{CommandFactory, Parser, ValueEnum};
 use ipnet::IpNet;
 
+use crate::message::frame_bytes_max;
 use crate::origin::Allowed;
+use crate::room::PENDING_BYTES_MAX;
 
 /// Longest duration an option takes: deadlines are computed by adding it to the clock, which must not overflow.
 const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Longest messages for which a queue has room, whatever `--queue-bytes` is.
+const QUEUE_MESSAGES_MIN: u64 = 8;
 
 /// Everything that can be set. Each flag is also an environment variable, `PARLOUR_` and its name.
 #[derive(Clone, Debug, Parser)]
@@ -55,7 +60,7 @@ pub struct Config {
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(0..=100_000))]
     pub history: usize,
 
-    /// Bytes that all rooms together remember; beyond, the room with most forgets the older half of its messages
+    /// Bytes that all rooms together remember; beyond, those with most forget the older half of their messages
     #[arg(long, env = "PARLOUR_HISTORY_BYTES", value_name = "BYTES", default_value = "67108864")]
     pub history_bytes: usize,
 
@@ -64,8 +69,8 @@ pub struct Config {
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=65_536))]
     pub queue: usize,
 
-    /// Bytes queued for a client that reads slowly, before it is dropped with 1013
-    #[arg(long, env = "PARLOUR_QUEUE_BYTES", value_name = "BYTES", default_value = "1048576")]
+    /// Bytes queued for a client that reads slowly, before it is dropped with 1013; at least eight of the longest messages
+    #[arg(long, env = "PARLOUR_QUEUE_BYTES", value_name = "BYTES", default_value = "4194304")]
     pub queue_bytes: u64,
 
     /// Longest content of a message, in bytes of UTF-8
@@ -133,6 +138,13 @@ pub enum LogFormat {
 }
 
 impl Config {
+    /// Bytes queued for a client at most: `--queue-bytes`, or what a burst of the longest messages takes if that is more, since
+    /// nobody can have read that meanwhile.
+    pub fn queue_bytes_max(&self) -> u64 {
+        let longest = frame_bytes_max(self.max_message_bytes).max(PENDING_BYTES_MAX);
+        self.queue_bytes.max(QUEUE_MESSAGES_MIN * longest as u64)
+    }
+
     /// Reads the options from `args` (the program's name first) and the environment, and checks that they go together.
     ///
     /// # Errors

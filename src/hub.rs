@@ -7,6 +7,7 @@
 //! with three buffered ones `select!` would pick at random, and a message could be handled before its sender's
 //! registration.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
@@ -415,15 +416,22 @@ impl Hub {
         mark_dirty(&mut self.dirty, key, room);
     }
 
-    /// Has the room that remembers most forget, until all together remember no more than they may. So whoever floods many
+    /// Has rooms forget, those that remember most first, if all together remember more than they may. So whoever floods many
     /// rooms takes nothing from those that say little.
     fn limit_history(&mut self) {
-        while self.history_bytes > self.config.history_bytes {
-            let largest = self.rooms.values_mut().max_by_key(|room| room.history_bytes());
-            let room = largest.expect("rooms that don't exist remember nothing");
-            let before = room.history_bytes();
-            room.forget_older_half();
-            self.history_bytes -= before - room.history_bytes();
+        let bytes_max = self.config.history_bytes;
+        while self.history_bytes > bytes_max {
+            let mut rooms: Vec<&mut Room> = self.rooms.values_mut().collect();
+            rooms.sort_unstable_by_key(|room| Reverse(room.history_bytes()));
+            for room in rooms {
+                let before = room.history_bytes();
+                room.forget_older_half();
+                self.history_bytes -= before - room.history_bytes();
+                // With something to spare, or the next message would have all rooms sorted again.
+                if self.history_bytes <= bytes_max - bytes_max / 8 {
+                    break;
+                }
+            }
         }
     }
 

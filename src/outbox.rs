@@ -601,7 +601,7 @@ pub struct Sweeps {
     wanted: Sender<Arc<Sweep>>,
     offered: Receiver<Arc<Sweep>>,
     processors: usize,
-    /// Sweeps that have not come to their end.
+    /// Sweeps that somebody may still be at.
     unfinished: Arc<AtomicUsize>,
     /// Each sweep wakes others than the last.
     rotate: bool,

@@ -21,7 +21,7 @@ use crate::session::Session;
 
 /// Bytes that gather before they are sent on: an entry holds at most as much for everyone and as much for its member
 /// alone, or one message that is larger.
-const PENDING_BYTES_MAX: usize = 16 * 1024;
+pub const PENDING_BYTES_MAX: usize = 16 * 1024;
 
 /// Members from which on a room is a crowd, where comings and goings are told together now and then. Told at once, a
 /// thousand people who come within seconds would cost a million writes.
