@@ -75,8 +75,8 @@ pub struct Upgrade {
     pub response: Vec<u8>,
     /// Bytes that came after the request head.
     pub leftover: Vec<u8>,
-    /// Who wants to join which room, or what is wrong with the names.
-    pub joining: Result<Joining, CloseReason>,
+    /// Who wants to join which room, or what is wrong with the names. Boxed, for the sake of the reader's stack.
+    pub joining: Result<Box<Joining>, CloseReason>,
 }
 
 /// Serves a chat client until it has gone, on this thread and one more.
@@ -333,11 +333,11 @@ struct Registration {
 impl Registration {
     /// Not inlined, like `read_pump`: they share the same page of the stack.
     #[inline(never)]
-    fn new(connection: &Connection, joining: Joining, outbox: Outbox, inbox: &Sender<Posted>) -> Registration {
-        let (id, Joining { name, room, .. }) = (connection.id, &joining);
+    fn new(connection: &Connection, joining: Box<Joining>, outbox: Outbox, inbox: &Sender<Posted>) -> Registration {
+        let (id, Joining { name, room, .. }) = (connection.id, &*joining);
         info!("client {id} from {} asks to join {room} as {name}", connection.address());
         let registration = Registration { id, inbox: inbox.clone(), reason: CloseReason::InternalError };
-        registration.send(Event::Register(Newcomer { id, outbox, joining }.into()));
+        registration.send(Event::Register(Newcomer { id, outbox, joining: *joining }.into()));
         registration
     }
 

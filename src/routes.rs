@@ -221,7 +221,7 @@ pub fn upgrade(mut request: Box<Request>, leftover: Vec<u8>) -> Result<Upgrade, 
     })?;
     let mut response = Vec::new();
     write_response(&mut response, &accepted).expect("a Vec takes every write, and these headers are text");
-    let joining = joining(request.uri().query().unwrap_or_default());
+    let joining = joining(request.uri().query().unwrap_or_default()).map(Box::new);
     Ok(Upgrade { response, leftover, joining })
 }
 
