@@ -337,7 +337,7 @@ impl Registration {
         let (id, Joining { name, room, .. }) = (connection.id, &*joining);
         info!("client {id} from {} asks to join {room} as {name}", connection.address());
         let registration = Registration { id, inbox: inbox.clone(), reason: CloseReason::InternalError };
-        registration.send(Event::Register(Newcomer { id, outbox, joining: *joining }.into()));
+        registration.send(Event::Register(Newcomer { id, outbox, joining }));
         registration
     }
 

@@ -37,8 +37,8 @@ const GUEST_NAMES: u32 = 36 * 36 * 36 * 36;
 
 /// What happens to the hub.
 pub enum Event {
-    /// A client has connected. Boxed: an event in the inbox is as large as the largest, and most are messages.
-    Register(Box<Newcomer>),
+    /// A client has connected.
+    Register(Newcomer),
     /// A client has gone, or must go.
     Unregister { id: ClientId, reason: CloseReason },
     /// A message to the whole room.
@@ -76,8 +76,8 @@ pub struct Newcomer {
     pub id: ClientId,
     /// The way to it.
     pub outbox: Outbox,
-    /// What it wants.
-    pub joining: Joining,
+    /// What it wants. Boxed: an event in the inbox is as large as the largest, and most are messages.
+    pub joining: Box<Joining>,
 }
 
 /// Who wants to join which room.
@@ -244,7 +244,7 @@ impl Hub {
     /// Decides about one event. What the rooms are to hear waits for [`flush`](Hub::flush).
     pub fn handle(&mut self, event: Event, now: Moment) {
         match event {
-            Event::Register(newcomer) => self.register(*newcomer, now),
+            Event::Register(newcomer) => self.register(newcomer, now),
             Event::Unregister { id, reason } => self.remove(id, reason, now),
             Event::Publish { id, content, receipt } => {
                 let history_max = self.config.history;

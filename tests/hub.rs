@@ -33,7 +33,7 @@ fn register_with_queue(hub: &mut Hub, id: ClientId, name: Nickname, room: &str, 
     let (outbox, _controls, mail) = outbox::channel(queue, QUEUE_BYTES, &Sweeps::new());
     let joining =
         Joining { name, room: room.to_owned(), session: Session::random().unwrap(), claim: None, resume: None };
-    hub.handle(Event::Register(Newcomer { id, outbox, joining }.into()), now());
+    hub.handle(Event::Register(Newcomer { id, outbox, joining: joining.into() }), now());
     mail
 }
 

@@ -258,7 +258,7 @@ impl Stage {
             gone: Vec::new(),
         });
         self.people[who].line = Some(id);
-        self.handle(Event::Register(Newcomer { id: id as u64, outbox, joining }.into()));
+        self.handle(Event::Register(Newcomer { id: id as u64, outbox, joining: joining.into() }));
     }
 
     /// Ends the turn. Whose queue was full the hub alone knows, so the model follows it.

@@ -69,7 +69,7 @@ impl Stage {
             claim: claim.map(|hex| Session::parse(hex).unwrap()),
             resume: resume.map(|(epoch, since)| Resume { epoch: epoch.to_owned(), since }),
         };
-        self.handle(Event::Register(Newcomer { id, outbox, joining }.into()));
+        self.handle(Event::Register(Newcomer { id, outbox, joining: joining.into() }));
         Line { id, mail, heard: Vec::new() }
     }
 
