@@ -70,7 +70,7 @@ fn a_burst_of_private_messages_drops_nobody_who_reads() {
 
 #[test]
 fn the_smallest_queue_is_enough_to_join() {
-    let server = TestServer::start(&["--queue", "1"]);
+    let server = TestServer::start(&["--queue", "1", "--queue-bytes", "0"]);
     for round in 0..50 {
         let mut client = Client::join(&server, &format!("c{round}"));
         client.say("x");
