@@ -28,6 +28,8 @@ use crate::session::Session;
 pub const INBOX_EVENTS: usize = 1024;
 /// Events handled before what they caused is sent on, at most.
 const TURN_EVENTS_MAX: usize = 256;
+/// Rooms that must forget, forget until this part of what they may remember is free.
+const HISTORY_SPARE: usize = 8;
 /// How long a crowd waits to be told who came and went.
 const NOTICE_DELAY: Duration = Duration::from_millis(100);
 /// Members whose connection broke and who have not been missed yet, at most: each is memory without a connection.
@@ -160,7 +162,7 @@ pub struct Hub {
     lives: u64,
     /// Random for each run of the server, the first part of every epoch.
     run_id: u64,
-    /// Bytes of the public messages that all rooms remember.
+    /// Memory that the frames of the public messages occupy which all rooms remember.
     history_bytes: usize,
     stopping: bool,
     /// Counted here, and added to what is shown at the end of each turn.
@@ -428,7 +430,7 @@ impl Hub {
                 room.forget_older_half();
                 self.history_bytes -= before - room.history_bytes();
                 // With something to spare, or the next message would have all rooms sorted again.
-                if self.history_bytes <= bytes_max - bytes_max / 8 {
+                if self.history_bytes <= bytes_max - bytes_max / HISTORY_SPARE {
                     break;
                 }
             }

@@ -605,8 +605,8 @@ pub struct Sweeps {
     unfinished: Arc<AtomicUsize>,
     /// Each sweep wakes others than the last.
     rotate: bool,
-    /// Perhaps nobody is on the way to what is wanted: of the newest sweep's room no writer was available, or none was counted
-    /// on. Only the hub reads and writes this.
+    /// Perhaps nobody is on the way to what is wanted: for the newest sweep no writer was found that could be counted on. Only
+    /// the hub reads and writes this.
     unattended: Arc<AtomicBool>,
 }
 
@@ -614,8 +614,9 @@ impl Sweeps {
     /// Chooses helpers for the processors that there are.
     ///
     /// - One for each, to be done soon, while nothing else is being written. Otherwise one for every second: the hub, the
-    ///   readers and the rest of the machine have work too. On two processors a second helper made a message now and then
-    ///   arrive a third sooner, but in a flood it cost a quarter of the throughput.
+    ///   readers and the rest of the machine have work too. On two processors, with 20 messages a second to a thousand
+    ///   members, a second helper cut the 99th percentile of the latency by a third; in a flood it cost a sixth to two
+    ///   fifths of the throughput.
     /// - The same ones each time: what they need is in their processor's cache, and the system leaves them where they ran.
     ///   On two processors that made a large room up to a quarter faster. But where there is only one, the system takes it
     ///   from whoever used it most, and a helper that has just begun may finish: changing them was faster by a third.

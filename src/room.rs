@@ -478,7 +478,7 @@ impl Room {
         }
     }
 
-    /// Bytes of the public messages that the room remembers.
+    /// Memory that the frames of the public messages occupy which the room remembers.
     pub fn history_bytes(&self) -> usize {
         self.history_bytes
     }
