@@ -126,8 +126,9 @@ fn a_long_run_of_everything_ends_with_the_memory_threads_and_files_it_began_with
     let places = format!("--max-connections={PLACES}");
     let options = ["--queue=64", "--history=20", "--max-rooms=8", "--leave-grace=20ms", "--message-rate=0"];
     let mut command = command(&[&["--listen=127.0.0.1:0", &places], &options[..]].concat());
-    // With one for each thread of many processors, some would be met for the first time in the last round.
-    let program = Program::start(command.env("MALLOC_ARENA_MAX", "2"));
+    // With an arena for each thread of many processors, some would be met for the first time in the last round. And what a
+    // slow client's queue held is given back to the system when it is freed, wherever in an arena it would have lain.
+    let program = Program::start(command.env("MALLOC_ARENA_MAX", "2").env("MALLOC_MMAP_THRESHOLD_", "4096"));
     // The start itself, and what is made when first needed, is no part of it.
     refuse(&program);
     let idle = eventually("its start", || Some(footprint(&program)).filter(|now| now.threads < 10));
