@@ -7,9 +7,9 @@ use clap::builder::RangedU64ValueParser;
 use clap::{CommandFactory, Parser, ValueEnum};
 use ipnet::IpNet;
 
-use crate::message::frame_bytes_max;
-use crate::origin::Allowed;
-use crate::room::PENDING_BYTES_MAX;
+use crate::chat::room::PENDING_BYTES_MAX;
+use crate::http::origin::Allowed;
+use crate::protocol::message::frame_bytes_max;
 
 /// Longest duration an option takes: deadlines are computed by adding it to the clock, which must not overflow.
 const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);

@@ -29,37 +29,17 @@
 //!
 //! # The modules, in reading order: the server, then its client
 
-pub mod config;
-pub mod options;
 pub mod server;
 
-pub mod admission;
-pub mod limits;
-
-pub mod routes;
-
 pub mod http;
-pub mod origin;
-pub mod page;
-pub mod proxy;
-pub mod refusal;
-
-pub mod client;
-pub mod frames;
-pub mod outbox;
-
-pub mod hub;
-pub mod room;
-
-pub mod message;
-pub mod session;
-
-pub mod logging;
-pub mod metrics;
-pub mod notify;
-pub mod process;
 
 pub mod chat;
 
-pub mod address;
-pub mod healthcheck;
+pub mod protocol;
+
+pub mod system;
+
+pub mod terminal;
+
+pub mod cli;
+pub mod config;

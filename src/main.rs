@@ -6,10 +6,12 @@ use std::process::{ExitCode, exit};
 use std::thread;
 
 use log::{error, info, warn};
+use parlour::cli::{Command, Options};
 use parlour::config::{Config, LogFormat};
-use parlour::options::{Command, Options};
 use parlour::server::{Server, StopHandle};
-use parlour::{chat, healthcheck, logging};
+use parlour::system::logging;
+use parlour::terminal;
+use parlour::terminal::healthcheck;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -28,11 +30,13 @@ fn main() -> ExitCode {
                 Err(error) => fail(FAILURE, &error.to_string()),
             };
         }
-        Err(error) => return fail(USAGE, &one_line(&error.to_string(), &Options::help_for(std::env::args_os()))),
+        Err(error) => {
+            return fail(USAGE, &one_line(&error.to_string(), &Options::help_for(std::env::args_os())));
+        }
     };
     match command {
         None => run_server(config),
-        Some(Command::Chat(options)) => match chat::run(&options) {
+        Some(Command::Chat(options)) => match terminal::run(&options) {
             Ok(status) => ExitCode::from(status),
             Err(problem) => fail(FAILURE, &problem),
         },
@@ -123,7 +127,7 @@ fn stop_on_signals(server: StopHandle) -> std::io::Result<()> {
             match signal {
                 SIGHUP if !in_terminal => info!("SIGHUP: there is nothing to load or open anew"),
                 SIGHUP if stopping => {}
-                _ if stopping => exit(i32::from(chat::SIGNAL_BASE) + signal),
+                _ if stopping => exit(i32::from(terminal::SIGNAL_BASE) + signal),
                 _ => {
                     stopping = true;
                     server.stop();

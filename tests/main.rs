@@ -7,33 +7,49 @@ mod echo;
 #[path = "fuzz/targets.rs"]
 mod targets;
 
-mod admission;
-mod chat;
-mod closing;
-mod conversation;
-mod corpus;
-mod frames;
-mod http;
-mod hub;
-mod joining;
-mod json;
-mod limits;
-mod lines;
-mod memory;
-mod metrics;
-mod network;
-mod notify;
-mod package;
-mod page;
-mod panics;
-mod process;
-mod properties;
-mod proxy;
-mod readme;
-mod resume;
-mod returning;
-mod shutdown;
-mod slow;
-mod staying;
-mod sweeps;
-mod terminal;
+mod chat {
+    mod broken_connections;
+    mod close_codes;
+    mod hub;
+    mod hub_properties;
+    mod messages;
+    mod names_and_rooms;
+    mod network;
+    mod panics;
+    mod read_half;
+    mod resume;
+    mod slow_clients;
+    mod sweeps;
+}
+mod server {
+    mod capacity;
+    mod memory;
+    mod shutdown;
+}
+mod http {
+    mod admission;
+    mod nginx;
+    mod routes;
+}
+mod protocol {
+    mod bad_messages;
+}
+mod system {
+    mod metrics;
+    mod systemd;
+}
+mod terminal {
+    mod conversation;
+    mod leaving;
+    mod program;
+}
+mod web {
+    mod page;
+    mod reconnecting;
+}
+mod debian {
+    mod package;
+}
+mod book;
+mod fuzz_corpus;
+mod program;

@@ -73,7 +73,9 @@ pub struct Server {
 impl Server {
     pub fn start(peer: &Peer) -> io::Result<Server> {
         let mut command = match peer {
-            Peer::Running(address) => return Ok(Server { address: address.clone(), process: None }),
+            Peer::Running(address) => {
+                return Ok(Server { address: address.clone(), process: None });
+            }
             Peer::Parlour => {
                 let mut command = Command::new(env!("CARGO_BIN_EXE_parlour"));
                 command

@@ -4,10 +4,10 @@
 use std::io;
 use std::sync::Arc;
 
-use parlour::client::{Connection, Upgrade, read_pump, with_writer};
+use parlour::chat::client::{Connection, Upgrade, read_pump, with_writer};
+use parlour::chat::outbox::{Outbox, Sweeps};
 use parlour::config::Config;
-use parlour::message::CloseReason;
-use parlour::outbox::{Outbox, Sweeps};
+use parlour::protocol::message::CloseReason;
 use tungstenite::Message;
 use tungstenite::protocol::frame::Frame;
 use tungstenite::protocol::frame::coding::{Data, OpCode};

@@ -12,10 +12,12 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::{fs, io, thread};
 
-use parlour::admission::Admission;
-use parlour::client::Connection;
-use parlour::outbox::Sweeps;
-use parlour::{http, limits, routes};
+use parlour::chat::client::Connection;
+use parlour::chat::outbox::Sweeps;
+use parlour::http;
+use parlour::http::admission::Admission;
+use parlour::http::routes;
+use parlour::system::limits;
 use serde_json::Value;
 
 const KOSOKU: &str = "kosoku==0.1.0";

@@ -8,17 +8,17 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use parlour::admission::Admission;
-use parlour::client::{Connection, Upgrade};
+use parlour::chat::client::{Connection, Upgrade};
+use parlour::chat::hub::Nickname;
+use parlour::chat::outbox::Sweeps;
 use parlour::config::Config;
+use parlour::http::admission::Admission;
+use parlour::http::routes::{joining, upgrade};
 use parlour::http::{HEAD_BYTES_MAX, HEADERS_MAX, HeadError, parse_head};
-use parlour::hub::Nickname;
-use parlour::limits;
-use parlour::message::{
+use parlour::protocol::message::{
     CloseReason, NAME_CHARS_MAX, REF_BYTES_MAX, ROOM_BYTES_MAX, Rejection, Request, parse_name, parse_room,
 };
-use parlour::outbox::Sweeps;
-use parlour::routes::{joining, upgrade};
+use parlour::system::limits;
 
 use crate::echo;
 
@@ -49,7 +49,9 @@ pub fn query(data: &[u8]) {
                 assert_eq!(parse_name(&name), Ok(name));
             }
         }
-        Err(reason) => assert!(matches!(reason, CloseReason::InvalidName | CloseReason::InvalidRoom)),
+        Err(reason) => {
+            assert!(matches!(reason, CloseReason::InvalidName | CloseReason::InvalidRoom))
+        }
     }
 }
 

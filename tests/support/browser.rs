@@ -226,7 +226,9 @@ impl Connection {
                 Ok(Message::Text(text)) => text,
                 Ok(_) => continue,
                 // A process that was stopped and continued, for one (signal(7)).
-                Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::Interrupted => {
+                    continue;
+                }
                 Err(error) => panic!("an answer was expected before the deadline, not {error}"),
             };
             let mut answer: Value = serde_json::from_str(&text).expect("JSON");

@@ -4,6 +4,7 @@ pub mod browser;
 pub mod model;
 pub mod namespace;
 pub mod pipe;
+pub mod program;
 pub mod proxy;
 pub mod pty;
 pub mod random;
@@ -125,7 +126,9 @@ impl Client {
     pub fn next(&mut self) -> Value {
         loop {
             match self.socket.read() {
-                Ok(Message::Text(text)) => return serde_json::from_str(&text).expect("each frame is one JSON object"),
+                Ok(Message::Text(text)) => {
+                    return serde_json::from_str(&text).expect("each frame is one JSON object");
+                }
                 Ok(Message::Ping(_) | Message::Pong(_)) => {}
                 // As after a Ctrl-Z and fg.
                 Err(Error::Io(error)) if error.kind() == ErrorKind::Interrupted => {}
@@ -158,7 +161,9 @@ impl Client {
     pub fn closed(&mut self) -> (u16, String) {
         loop {
             match self.socket.read() {
-                Ok(Message::Close(Some(frame))) => return (frame.code.into(), frame.reason.to_string()),
+                Ok(Message::Close(Some(frame))) => {
+                    return (frame.code.into(), frame.reason.to_string());
+                }
                 Ok(Message::Close(None)) => return (CloseCode::Status.into(), String::new()),
                 Ok(_) => {}
                 Err(error) => panic!("a close frame was expected, not {error}"),

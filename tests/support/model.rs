@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use parlour::message::{CloseReason, fold_case};
+use parlour::protocol::message::{CloseReason, fold_case};
 use serde_json::{Value, json};
 
 /// Private messages that wait for an absent member.
@@ -391,7 +391,9 @@ impl Model {
         let after = room.seq();
         match room.members.get_mut(by).filter(|member| member.secret == *secret).map(|member| &mut member.place) {
             Some(Place::Here(id)) => self.ears[*id].due.push(message),
-            Some(Place::Away { kept, .. }) => drop(keep(kept, Kept { message, after, sender: None })),
+            Some(Place::Away { kept, .. }) => {
+                keep(kept, Kept { message, after, sender: None });
+            }
             None => {}
         }
     }

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
 
 use super::{DEADLINE, eventually};
-use crate::process::command;
+use crate::support::program::command;
 
 /// A running client, its input and output pipes.
 pub struct Pipe {

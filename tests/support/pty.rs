@@ -14,7 +14,7 @@ use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::termios::{Termios, tcgetattr};
 
 use super::eventually;
-use crate::process::command;
+use crate::support::program::command;
 
 /// A terminal: the side of who types, and the side of the program. Unlike openpty's, no child inherits them by chance, so
 /// that the terminal closes with the first.

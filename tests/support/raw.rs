@@ -143,7 +143,9 @@ impl RawClient {
                 Ok(n) => self.received.extend(&chunk[..n]),
                 // As after a Ctrl-Z and fg.
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => panic!("no frame before the deadline"),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    panic!("no frame before the deadline")
+                }
                 Err(error) => panic!("the connection did not end cleanly: {error}"),
             }
         }

@@ -1,6 +1,6 @@
 //! Anything that can happen to a hub, at random: persons who come, talk, read, fall silent, break off and come back.
 
-use parlour::message::CloseReason;
+use parlour::protocol::message::CloseReason;
 use proptest::prelude::*;
 
 /// Who talks in a case.

@@ -1,0 +1,6 @@
+//! The words of both sides.
+
+pub mod address;
+pub mod message;
+pub mod refusal;
+pub mod session;

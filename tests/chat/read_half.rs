@@ -1,0 +1,24 @@
+//! The counting of frames by their headers.
+
+use parlour::chat::frames::FrameCounter;
+
+use crate::support::raw::{BINARY, FIN, PING, TEXT, masked};
+
+#[test]
+fn frames_are_counted_whatever_their_size_and_however_they_are_cut() {
+    let frames = [
+        masked(FIN | PING, b""),
+        masked(TEXT, &[b'x'; 125]),
+        masked(0, b""),
+        masked(FIN, &[b'x'; 126]),
+        masked(FIN | BINARY, &vec![0x80; 70_000]),
+        vec![FIN | TEXT, 3, FIN | PING, 0, 0],
+        masked(FIN | PING, b"last"),
+    ];
+    let stream = frames.concat();
+    for piece_bytes in [1, 2, 3, 7, 1024, stream.len()] {
+        let mut counter = FrameCounter::default();
+        let counted: usize = stream.chunks(piece_bytes).map(|piece| counter.count(piece)).sum();
+        assert_eq!(counted, frames.len(), "in pieces of {piece_bytes}");
+    }
+}

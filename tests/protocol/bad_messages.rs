@@ -1,0 +1,105 @@
+//! Messages that are no messages, whatever is wrong with them: an error for their sender, and nothing else.
+
+use std::thread;
+
+use parlour::protocol::message::{Rejection, Request};
+use serde_json::json;
+
+use crate::support::{Client, TestServer, assert_has};
+
+/// The largest value of `--max-message-bytes`, and about what a message may then have around its content.
+const MESSAGE_BYTES_MAX: &str = "1048576";
+const TEXT_BYTES_MAX: usize = 6 << 20;
+/// Less stack than a reader has for all it does.
+const STACK_BYTES: usize = 64 * 1024;
+
+#[test]
+fn json_nested_as_deep_as_a_message_is_long_is_an_error() {
+    let server = TestServer::start(&["--max-message-bytes", MESSAGE_BYTES_MAX]);
+    let mut ann = Client::join(&server, "Ann");
+    for (open, close) in [("[", "]"), (r#"{"a":"#, "}"), (r#"[{"content":"#, "}]")] {
+        let levels = TEXT_BYTES_MAX / (open.len() + close.len()) - 100;
+        let nested = open.repeat(levels) + "0" + &close.repeat(levels);
+        ann.send_text(&format!(r#"{{"type":"public","content":{nested}}}"#));
+        assert_has(&ann.next(), json!({"type": "error", "code": "bad_request"}));
+        // Never closed; and no object, closed.
+        ann.send_text(&format!(r#"{{"content":{}"#, open.repeat(levels)));
+        assert_has(&ann.next(), json!({"type": "error", "code": "bad_json"}));
+        ann.send_text(&nested);
+        assert_has(&ann.next(), json!({"type": "error", "code": "bad_request"}));
+        // Unknown, and so none of our business.
+        ann.send_text(&format!(r#"{{"x":{nested},"type":"public","content":"deep"}}"#));
+        assert_has(&ann.next(), json!({"type": "public", "content": "deep"}));
+    }
+}
+
+#[test]
+fn parsing_takes_no_more_stack_the_deeper_the_json() {
+    let parsing = thread::Builder::new().stack_size(STACK_BYTES).spawn(|| {
+        for open in ["[", r#"{"a":"#] {
+            let text = format!(r#"{{"content":{}"#, open.repeat(TEXT_BYTES_MAX / open.len()));
+            assert!(matches!(Request::parse(&text, 1), Err(Rejection::Error(_))));
+        }
+    });
+    parsing.expect("a thread").join().expect("no overflow, which would have ended the process");
+}
+
+#[test]
+fn json_that_stretches_the_grammar_is_an_error_or_a_message_and_never_the_end() {
+    let server = TestServer::start(&["--max-message-bytes", MESSAGE_BYTES_MAX]);
+    let mut ann = Client::join(&server, "Ann");
+    let digits = "9".repeat(1 << 20);
+    let keys = (0..100_000).map(|number| format!(r#""{number}":0,"#)).collect::<String>();
+    let public = |content: &str| format!(r#"{{"type":"public","content":{content}}}"#);
+    let errors = [
+        (public(&digits), "bad_request"),
+        (public(&format!("-{digits}.{digits}e{digits}")), "bad_request"),
+        (public(&format!("1e{digits}")), "bad_request"),
+        (format!(r#"{{"type":{digits},"content":"x"}}"#), "bad_request"),
+        (public("NaN"), "bad_json"),
+        (public("-"), "bad_json"),
+        (public("01"), "bad_json"),
+        (public(r#""\ud83d""#), "bad_json"),
+        (public(r#""\ude00\ud83d""#), "bad_json"),
+        (public(r#""\ud83d\u0041""#), "bad_json"),
+        (public(r#""\ud83d\n""#), "bad_json"),
+        (public(r#""\x""#), "bad_json"),
+        (public("\"\u{0}\""), "bad_json"),
+        (public("\"\n\""), "bad_json"),
+        (r#"{"type":"public","content":"x","ref":"\ud83d"}"#.to_owned(), "bad_json"),
+        (r#"{"\ud83d":0,"type":"public","content":"x"}"#.to_owned(), "bad_request"),
+        (r#"{"type":"public","type":"public","content":"x"}"#.to_owned(), "bad_request"),
+        (r#"{"type":"public","content":"x","content":"x"}"#.to_owned(), "bad_request"),
+        (r#"{"type":"public","content":"x","ref":"a","ref":"a"}"#.to_owned(), "bad_request"),
+        (r#"{"type":"private","to":"Ann","to":"Ann","content":"x"}"#.to_owned(), "bad_request"),
+        (public("true"), "bad_request"),
+        (public("null"), "bad_request"),
+        (public("[]"), "bad_request"),
+        (r#"{"type":null,"content":"x"}"#.to_owned(), "bad_request"),
+        (r#"{"type":{"public":null},"content":"x"}"#.to_owned(), "bad_request"),
+        ("\u{FEFF}{}".to_owned(), "bad_json"),
+        ("{}\u{0}".to_owned(), "bad_json"),
+        ("{".to_owned(), "bad_json"),
+        (" ".repeat(TEXT_BYTES_MAX), "bad_json"),
+        ("null".to_owned(), "bad_request"),
+    ];
+    for (text, code) in errors {
+        ann.send_text(&text);
+        let error = ann.next();
+        let shown: String = text.chars().take(100).collect();
+        assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!(code)), "{shown}: {error}");
+        // What is wrong is told in a line, not by giving it all back.
+        assert!(error["content"].as_str().is_some_and(|content| content.len() < 200), "{error}");
+    }
+    let messages = [
+        (public(r#""\ud83d\ude00""#), "\u{1F600}"),
+        (format!(r#"{{{keys}"type":"public","content":"many keys"}}"#), "many keys"),
+        (format!(r#"{{"x":1,"x":2,"x":{digits},"type":"public","content":"twice unknown"}}"#), "twice unknown"),
+        (r#"{"\u0074ype":"public","content":"escaped key"}"#.to_owned(), "escaped key"),
+        (format!("\t\r\n {} \n", public("\"padded\"")), "padded"),
+    ];
+    for (text, content) in messages {
+        ann.send_text(&text);
+        assert_has(&ann.next(), json!({"type": "public", "content": content}));
+    }
+}

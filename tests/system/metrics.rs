@@ -1,0 +1,202 @@
+//! What is counted, as a monitor sees it.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+
+use crate::support::eventually;
+use crate::support::program::{Program, command};
+use crate::support::raw::{CLOSE, FIN, RawClient, TEXT, exchange, masked, upgrade};
+
+fn program() -> (Program, SocketAddr) {
+    let options = ["--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", "--message-rate=0"];
+    let program = Program::start(&mut command(&options));
+    let metrics = program.metrics.expect("it tells where");
+    (program, metrics)
+}
+
+fn scrape(address: SocketAddr) -> String {
+    let response = exchange(address, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+    let (head, body) = response.split_once("\r\n\r\n").expect("a head");
+    assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("text/plain; version=0.0.4"), "{head}");
+    body.to_owned()
+}
+
+/// Each series and its value.
+fn series(address: SocketAddr) -> BTreeMap<String, f64> {
+    let text = scrape(address);
+    let samples = text.lines().filter(|line| !line.starts_with('#'));
+    samples.map(|line| line.rsplit_once(' ').map(|(name, n)| (name.to_owned(), n.parse().unwrap())).unwrap()).collect()
+}
+
+#[test]
+fn a_conversation_is_counted() {
+    let (program, metrics) = program();
+    let before = series(metrics);
+    assert_eq!(before["parlour_disconnects_total{code=\"1013\",reason=\"too_slow\"}"], 0.0, "there before its first");
+    let mut ann = RawClient::connect_to(program.address, "name=Ann");
+    // The upgrade comes before the place in the room, so Bob waits until Ann has hers.
+    ann.next_of("join");
+    let mut bob = RawClient::connect_to(program.address, "name=Bob");
+    ann.next_of("join");
+    for message in [
+        json!({"type": "public", "content": "hello"}),
+        json!({"type": "private", "to": "Bob", "content": "psst"}),
+        json!({"type": "private", "to": "Ann", "content": "to myself"}),
+    ] {
+        ann.send(&masked(FIN | TEXT, message.to_string().as_bytes()));
+    }
+    bob.next_of("private");
+    ann.next_of("private");
+    ann.next_of("private");
+    bob.send(&masked(FIN | CLOSE, &1000_u16.to_be_bytes()));
+    ann.next_of("leave");
+    exchange(program.address, b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n");
+    exchange(program.address, upgrade("").replace("13", "12").as_bytes());
+
+    // Each thing is counted by the thread that does it, when it has.
+    let now = eventually("the counts", || {
+        let now = series(metrics);
+        (now["parlour_connections"] == 1.0 && now["parlour_clients"] == 1.0).then_some(now)
+    });
+    for (name, expected) in [
+        ("parlour_messages_total{type=\"public\"}", 1.0),
+        ("parlour_messages_total{type=\"private\"}", 2.0),
+        ("parlour_deliveries_total", 5.0),
+        ("parlour_message_queueing_seconds_count", 3.0),
+        ("parlour_rooms", 1.0),
+        ("parlour_absent_members", 0.0),
+        ("parlour_evictions_total", 0.0),
+        ("parlour_connections_accepted_total", 4.0),
+        ("parlour_http_responses_total{status=\"101\"}", 2.0),
+        ("parlour_http_responses_total{status=\"404\"}", 1.0),
+        ("parlour_http_responses_total{status=\"426\"}", 1.0),
+        ("parlour_refusals_total{reason=\"not_found\"}", 1.0),
+        ("parlour_refusals_total{reason=\"websocket_version\"}", 1.0),
+        ("parlour_refusals_total{reason=\"server_full\"}", 0.0),
+        ("parlour_disconnects_total{code=\"1000\",reason=\"client_closed\"}", 1.0),
+    ] {
+        assert_eq!(now[name], expected, "{name}");
+    }
+    assert!(now["parlour_received_bytes_total"] > 100.0 && now["parlour_sent_bytes_total"] > 500.0);
+    assert!(now["parlour_write_delay_seconds_count"] >= 5.0);
+    assert!(now.keys().any(|name| name.starts_with("parlour_connections_max{limit=\"")));
+    program.signal("TERM");
+    assert!(program.ended().0.success());
+}
+
+#[test]
+fn a_full_server_counts_whom_it_refuses_under_the_name_that_the_log_has() {
+    let options = ["--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", "--max-connections=1"];
+    let program = Program::start(&mut command(&options));
+    let metrics = program.metrics.expect("it tells where");
+    let mut ann = RawClient::connect_to(program.address, "name=Ann");
+    ann.next_of("join");
+    assert!(exchange(program.address, upgrade("name=Bob").as_bytes()).starts_with("HTTP/1.1 503 "));
+    let now = series(metrics);
+    assert_eq!(now["parlour_refusals_total{reason=\"server_full\"}"], 1.0);
+    assert_eq!(now["parlour_http_responses_total{status=\"503\"}"], 1.0);
+    assert_eq!(now["parlour_connections_max{limit=\"--max-connections\"}"], 1.0);
+    program.signal("TERM");
+    let (status, log) = program.ended();
+    assert!(status.success() && log.contains("refused: 503 server_full"), "{log}");
+}
+
+#[test]
+fn the_process_is_measured() {
+    let (program, metrics) = program();
+    let before = series(metrics);
+    assert!(before["process_resident_memory_bytes"] > 1e6 && before["process_start_time_seconds"] > 1.7e9);
+    let mut ann = RawClient::connect_to(program.address, "name=Ann");
+    ann.next_of("join");
+    // Its two threads and its descriptor.
+    let now = series(metrics);
+    assert_eq!(now["process_threads"], before["process_threads"] + 2.0);
+    assert_eq!(now["process_open_fds"], before["process_open_fds"] + 1.0);
+    // Each of these costs it some; a tick is a hundredth of a second.
+    eventually("a tick", || {
+        (series(metrics)["process_cpu_seconds_total"] > now["process_cpu_seconds_total"]).then_some(())
+    });
+    program.signal("TERM");
+    assert!(program.ended().0.success());
+}
+
+#[test]
+fn an_absence_is_counted_until_it_ends() {
+    let (program, metrics) = program();
+    let mut ann = RawClient::connect_to(program.address, "name=Ann");
+    ann.next_of("join");
+    drop(ann);
+    eventually("the absence", || (series(metrics)["parlour_absent_members"] == 1.0).then_some(()));
+    let lost = "parlour_disconnects_total{code=\"1006\",reason=\"connection_lost\"}";
+    eventually("the end", || (series(metrics)[lost] == 1.0).then_some(()));
+    program.signal("TERM");
+    assert!(program.ended().0.success());
+}
+
+#[test]
+fn metrics_have_a_listener_of_their_own() {
+    let (program, metrics) = program();
+    assert!(exchange(program.address, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 404 "));
+    assert!(exchange(metrics, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 404 "));
+    assert!(exchange(metrics, b"POST /metrics HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 405 "));
+    assert!(exchange(metrics, b"nonsense\r\n\r\n").starts_with("HTTP/1.1 400 "));
+    // Neither somebody who says nothing there nor one who reads nothing keeps the server from stopping.
+    let _silent = std::net::TcpStream::connect(metrics).unwrap();
+    program.signal("TERM");
+    assert!(program.ended().0.success());
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = command(&["--listen=127.0.0.1:0", "--metrics-listen", &address]).output().unwrap();
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("--metrics-listen"));
+}
+
+#[test]
+fn prometheus_finds_nothing_to_mend() {
+    let (program, metrics) = program();
+    RawClient::connect_to(program.address, "name=Ann").next_of("join");
+    let text = scrape(metrics);
+    let promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    match promtool {
+        Ok(mut promtool) => {
+            promtool.stdin.take().expect("piped").write_all(text.as_bytes()).expect("it reads");
+            let output = promtool.wait_with_output().expect("it ends");
+            assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+        Err(error) if std::env::var_os("PARLOUR_REQUIRE_PROMTOOL").is_none() => {
+            eprintln!("LEFT OUT: promtool, of Debian's package prometheus, is not here: {error}");
+        }
+        Err(error) => panic!("promtool: {error}"),
+    }
+    program.signal("TERM");
+    assert!(program.ended().0.success());
+}
+
+#[test]
+fn the_readme_names_every_metric() {
+    let (program, metrics) = program();
+    let readme = include_str!("../../README.md");
+    // A metric with labels appears with its first series.
+    exchange(program.address, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    let text = scrape(metrics);
+    let names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    for name in &names {
+        assert!(readme.contains(&format!("`{name}`")) || readme.contains(&format!("`{name}{{")), "{name}");
+    }
+    let table = readme.lines().filter(|line| line.starts_with("| `parlour_") || line.starts_with("| `process_"));
+    let told = table
+        .flat_map(|line| line.split('`').filter(|word| word.starts_with("parlour_") || word.starts_with("process_")));
+    for name in told.map(|name| name.split('{').next().unwrap()) {
+        assert!(names.contains(&name), "{name} is in the README only");
+    }
+    program.signal("TERM");
+    assert!(program.ended().0.success());
+}
