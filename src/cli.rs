@@ -77,8 +77,12 @@ impl Options {
 
     /// What to type for help about `args`: a command has help of its own.
     pub fn help_for(mut args: impl Iterator<Item = OsString>) -> String {
-        let command = args.nth(1).and_then(|word| Options::command().find_subcommand(word).cloned());
-        command.map_or_else(|| "parlour --help".into(), |command| format!("parlour {} --help", command.get_name()))
+        let command =
+            args.nth(1).and_then(|word| Options::command().find_subcommand(word).cloned());
+        command.map_or_else(
+            || "parlour --help".into(),
+            |command| format!("parlour {} --help", command.get_name()),
+        )
     }
 }
 

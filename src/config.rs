@@ -26,8 +26,15 @@ const QUEUE_MESSAGES_MIN: u64 = 8;
 )]
 pub struct Config {
     /// Address and port to listen on.
-    #[arg(long, env = "PARLOUR_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
-    #[arg(help = "Address and port to listen on; [::]:8080 takes IPv6 and IPv4, port 0 any free one")]
+    #[arg(
+        long,
+        env = "PARLOUR_LISTEN",
+        value_name = "ADDRESS:PORT",
+        default_value = "127.0.0.1:8080"
+    )]
+    #[arg(
+        help = "Address and port to listen on; [::]:8080 takes IPv6 and IPv4, port 0 any free one"
+    )]
     pub listen: String,
 
     /// Address and port of a second listener for GET /metrics, in Prometheus' format; without it there are no metrics
@@ -40,7 +47,12 @@ pub struct Config {
     pub max_connections: Option<usize>,
 
     /// Connections at most from one address, which of IPv6 is a /64; this host's own don't count; 0 for no limit
-    #[arg(long, env = "PARLOUR_MAX_CONNECTIONS_PER_IP", value_name = "CONNECTIONS", default_value = "64")]
+    #[arg(
+        long,
+        env = "PARLOUR_MAX_CONNECTIONS_PER_IP",
+        value_name = "CONNECTIONS",
+        default_value = "64"
+    )]
     pub max_connections_per_ip: usize,
 
     /// Network of proxies whose X-Forwarded-For names the client; several with commas or as several flags
@@ -124,7 +136,13 @@ pub struct Config {
     pub shutdown_timeout: Duration,
 
     /// How lines of the log look: text for people, json for a collector, one object a line
-    #[arg(long, env = "PARLOUR_LOG_FORMAT", value_name = "FORMAT", default_value = "text", value_enum)]
+    #[arg(
+        long,
+        env = "PARLOUR_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text",
+        value_enum
+    )]
     pub log_format: LogFormat,
 }
 
@@ -181,7 +199,9 @@ fn network(text: &str) -> Result<IpNet, String> {
     let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     match network.map_err(|_| "write it like 10.0.0.0/8, fd00::/8 or 127.0.0.1")? {
         // Clients that come by IPv4 are known by their IPv4 address, whatever the listener.
-        IpNet::V6(network) if network.addr().to_ipv4_mapped().is_some() => Err("write it as IPv4".into()),
+        IpNet::V6(network) if network.addr().to_ipv4_mapped().is_some() => {
+            Err("write it as IPv4".into())
+        }
         network => Ok(network),
     }
 }
@@ -196,8 +216,8 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 /// A duration that is not so long that a deadline would overflow.
 fn duration_or_zero(text: &str) -> Result<Duration, String> {
-    let duration =
-        humantime::parse_duration(text).map_err(|error| format!("{error}; write it like 500ms, 30s or 2m"))?;
+    let duration = humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; write it like 500ms, 30s or 2m"))?;
     match duration > DURATION_MAX {
         true => Err("it must be at most 365 days".into()),
         false => Ok(duration),

@@ -31,7 +31,10 @@ fn main() -> ExitCode {
             };
         }
         Err(error) => {
-            return fail(USAGE, &one_line(&error.to_string(), &Options::help_for(std::env::args_os())));
+            return fail(
+                USAGE,
+                &one_line(&error.to_string(), &Options::help_for(std::env::args_os())),
+            );
         }
     };
     match command {
@@ -40,10 +43,12 @@ fn main() -> ExitCode {
             Ok(status) => ExitCode::from(status),
             Err(problem) => fail(FAILURE, &problem),
         },
-        Some(Command::Healthcheck { url }) => match healthcheck::run(url.as_deref(), &config.listen) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(problem) => fail(FAILURE, &problem),
-        },
+        Some(Command::Healthcheck { url }) => {
+            match healthcheck::run(url.as_deref(), &config.listen) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(problem) => fail(FAILURE, &problem),
+            }
+        }
     }
 }
 
@@ -72,7 +77,8 @@ fn run_server(config: Config) -> ExitCode {
 /// A server that listens, and stops when it is told to.
 fn start(config: Config) -> Result<Server, String> {
     let server = Server::bind(config).map_err(|error| error.to_string())?;
-    stop_on_signals(server.stop_handle()).map_err(|error| format!("can't wait for signals: {error}"))?;
+    stop_on_signals(server.stop_handle())
+        .map_err(|error| format!("can't wait for signals: {error}"))?;
     if let Ok(Some(address)) = server.metrics_addr() {
         info!("metrics on http://{address}/metrics");
     }
@@ -104,7 +110,8 @@ fn fail(status: u8, problem: &str) -> ExitCode {
 /// clap's error without its usage lines, and with the command that gives help.
 fn one_line(message: &str, help: &str) -> String {
     let said = message.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
-    let parts: Vec<&str> = said.filter(|line| !line.is_empty() && !line.starts_with("For more")).collect();
+    let parts: Vec<&str> =
+        said.filter(|line| !line.is_empty() && !line.starts_with("For more")).collect();
     format!("{}; {help} explains every option", parts.join("; ").trim_start_matches("error: "))
 }
 

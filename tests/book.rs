@@ -14,9 +14,14 @@ const SERVICE_DEFAULTS: &str = include_str!("../src/debian/parlour.default");
 fn table(heading: &str) -> Vec<Vec<String>> {
     let head = format!("| {heading} |");
     let mut tables = README.lines().skip_while(|line| !line.starts_with(&head));
-    assert!(tables.next().is_some() && tables.next().is_some_and(|line| line.starts_with("| --- |")), "{head}");
+    assert!(
+        tables.next().is_some() && tables.next().is_some_and(|line| line.starts_with("| --- |")),
+        "{head}"
+    );
     let rows = tables.take_while(|line| line.starts_with('|'));
-    let cells = |row: &str| row.trim_matches('|').split('|').map(|cell| cell.trim().replace('`', "")).collect();
+    let cells = |row: &str| {
+        row.trim_matches('|').split('|').map(|cell| cell.trim().replace('`', "")).collect()
+    };
     rows.map(cells).collect()
 }
 
@@ -25,7 +30,10 @@ fn options() -> Vec<(String, Option<String>)> {
     let command = Config::command();
     let named = command.get_arguments().filter_map(|argument| {
         let name = argument.get_long()?.to_owned();
-        let default = argument.get_default_values().first().map(|value| value.to_str().expect("text").to_owned());
+        let default = argument
+            .get_default_values()
+            .first()
+            .map(|value| value.to_str().expect("text").to_owned());
         Some((name, default))
     });
     named.collect()
@@ -53,36 +61,51 @@ fn every_option_is_an_environment_variable_of_its_name() {
     for argument in Config::command().get_arguments() {
         let Some(name) = argument.get_long() else { continue };
         let variable = format!("PARLOUR_{}", name.to_uppercase().replace('-', "_"));
-        assert_eq!(argument.get_env().and_then(|variable| variable.to_str()), Some(&*variable), "--{name}");
+        assert_eq!(
+            argument.get_env().and_then(|variable| variable.to_str()),
+            Some(&*variable),
+            "--{name}"
+        );
     }
 }
 
 #[test]
 fn the_service_names_every_option_with_its_default() {
-    let lines = SERVICE_DEFAULTS.lines().filter_map(|line| line.strip_prefix("#PARLOUR_")?.split_once('='));
-    let told: Vec<(String, String)> =
-        lines.map(|(name, value)| (name.to_lowercase().replace('_', "-"), value.to_owned())).collect();
-    assert_eq!(sorted(told.iter().map(|(name, _)| name.clone())), sorted(options().into_iter().map(|(name, _)| name)));
+    let lines =
+        SERVICE_DEFAULTS.lines().filter_map(|line| line.strip_prefix("#PARLOUR_")?.split_once('='));
+    let told: Vec<(String, String)> = lines
+        .map(|(name, value)| (name.to_lowercase().replace('_', "-"), value.to_owned()))
+        .collect();
+    assert_eq!(
+        sorted(told.iter().map(|(name, _)| name.clone())),
+        sorted(options().into_iter().map(|(name, _)| name))
+    );
     for (name, default) in options() {
         let value = &told.iter().find(|(told, _)| *told == name).expect("the names are the same").1;
         assert!(default.is_none_or(|default| default == *value), "--{name} {value}");
     }
     // Every line may be taken as it is.
     let flags: Vec<String> = told.iter().map(|(name, value)| format!("--{name}={value}")).collect();
-    Config::read(std::iter::once("parlour").chain(flags.iter().map(String::as_str))).expect("options that go together");
+    Config::read(std::iter::once("parlour").chain(flags.iter().map(String::as_str)))
+        .expect("options that go together");
     // And nothing is set that an owner has not set.
     assert!(SERVICE_DEFAULTS.lines().all(|line| line.is_empty() || line.starts_with('#')));
 }
 
 #[test]
 fn every_close_code_has_its_row_and_its_name_is_what_is_sent() {
-    let told = table("close code").into_iter().map(|row| (row[0].parse().expect("a number"), row[1].clone()));
+    let told = table("close code")
+        .into_iter()
+        .map(|row| (row[0].parse().expect("a number"), row[1].clone()));
     let meant = CloseReason::ALL.map(|reason| {
         // Two bytes of header and two of code stand before the text.
         let text = String::from_utf8(reason.to_frame()[4..].to_vec()).expect("text");
         let said = reason != CloseReason::ConnectionLost && !text.is_empty();
         assert!(!said || text == reason.name(), "{reason:?} says {text}");
-        (reason.code(), if said { reason.name().to_owned() } else { format!("({})", reason.name()) })
+        (
+            reason.code(),
+            if said { reason.name().to_owned() } else { format!("({})", reason.name()) },
+        )
     });
     assert_eq!(sorted(told), sorted(meant));
 }
@@ -95,7 +118,8 @@ fn every_error_code_has_its_row() {
 
 #[test]
 fn every_refusal_has_its_row_and_is_told_from_the_others() {
-    let told = table("status").into_iter().map(|row| (row[0].parse().expect("a number"), row[1].clone()));
+    let told =
+        table("status").into_iter().map(|row| (row[0].parse().expect("a number"), row[1].clone()));
     let meant = Refusal::ALL.map(|refusal| (refusal.status().as_u16(), refusal.name().to_owned()));
     assert_eq!(sorted(told), sorted(meant));
     for refusal in Refusal::ALL {

@@ -7,7 +7,10 @@ use crate::targets;
 
 fn replay(name: &str, target: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(name);
-    let files: Vec<_> = fs::read_dir(folder).expect("a corpus").map(|entry| entry.expect("a file").path()).collect();
+    let files: Vec<_> = fs::read_dir(folder)
+        .expect("a corpus")
+        .map(|entry| entry.expect("a file").path())
+        .collect();
     assert!(!files.is_empty());
     for file in files {
         // Shown if the target panics.

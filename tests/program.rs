@@ -29,13 +29,19 @@ fn a_bad_start_is_one_clear_line_and_a_non_zero_status() {
     let address = taken.local_addr().unwrap().to_string();
     let port = taken.local_addr().unwrap().port();
     let next = format!("--listen 127.0.0.1:{}", port.checked_add(1).unwrap_or(port - 1));
-    assert_one_line(&run(&["--listen", &address]), &["--listen", &address, "in use", &format!(":{port}'"), &next]);
+    assert_one_line(
+        &run(&["--listen", &address]),
+        &["--listen", &address, "in use", &format!(":{port}'"), &next],
+    );
     assert_one_line(
         &run(&["--metrics-listen", &address, "--listen", "127.0.0.1:0"]),
         &[&format!("--metrics-{}", &next[2..])],
     );
     assert_one_line(&run(&["--listen", "nonsense"]), &["--listen 127.0.0.1:8080"]);
-    assert_one_line(&run(&["--listen", "192.0.2.1:80"]), &["no such address", "--listen 0.0.0.0:80"]);
+    assert_one_line(
+        &run(&["--listen", "192.0.2.1:80"]),
+        &["no such address", "--listen 0.0.0.0:80"],
+    );
     assert_one_line(&run(&["caht"]), &["caht", "'chat'"]);
     assert_one_line(&run(&["chat", "--nmae", "x"]), &["--nmae", "--name", "parlour chat --help"]);
     assert_one_line(&run(&["--queue", "5", "chat"]), &["--queue", "chat"]);
@@ -48,9 +54,18 @@ fn a_bad_start_is_one_clear_line_and_a_non_zero_status() {
     assert_one_line(&run(&["--ping-interval", "900000000years"]), &["--ping-interval"]);
     assert_one_line(&run(&["--ping-timeout", "30s"]), &["--ping-timeout", "--ping-interval"]);
     assert_one_line(&run(&["--trusted-proxy", "10.0.0.0/33"]), &["--trusted-proxy", "10.0.0.0/8"]);
-    assert_one_line(&run(&["--trusted-proxy", "::ffff:10.0.0.0/104"]), &["--trusted-proxy", "IPv4"]);
-    assert_one_line(&run(&["--allow-origin", "chat.example"]), &["--allow-origin", "https://chat.example"]);
-    assert_one_line(&run(&["--allow-origin", "https://chat.example/"]), &["--allow-origin", "without a path"]);
+    assert_one_line(
+        &run(&["--trusted-proxy", "::ffff:10.0.0.0/104"]),
+        &["--trusted-proxy", "IPv4"],
+    );
+    assert_one_line(
+        &run(&["--allow-origin", "chat.example"]),
+        &["--allow-origin", "https://chat.example"],
+    );
+    assert_one_line(
+        &run(&["--allow-origin", "https://chat.example/"]),
+        &["--allow-origin", "without a path"],
+    );
     assert_one_line(&run(&["extra"]), &["extra"]);
     let output = command(&[]).env("PARLOUR_QUEUE", "none").output().unwrap();
     assert_one_line(&output, &["none", "--queue"]);
@@ -81,17 +96,25 @@ fn help_explains_every_option_with_its_default_and_variable() {
         let at = help.find(&format!("--{option} ")).unwrap_or_else(|| panic!("{option} in {help}"));
         let entry = &help[at..];
         let variable = format!("[env: PARLOUR_{}=", option.to_uppercase().replace('-', "_"));
-        assert!(entry.contains(&variable) && entry.contains(&format!("[default: {default}]")), "{option} in {help}");
+        assert!(
+            entry.contains(&variable) && entry.contains(&format!("[default: {default}]")),
+            "{option} in {help}"
+        );
     }
     for option in ["metrics-listen", "max-connections", "trusted-proxy", "allow-origin"] {
         let variable = format!("[env: PARLOUR_{}=", option.to_uppercase().replace('-', "_"));
-        assert!(help.contains(&format!("--{option} ")) && help.contains(&variable), "{option} in {help}");
+        assert!(
+            help.contains(&format!("--{option} ")) && help.contains(&variable),
+            "{option} in {help}"
+        );
     }
 }
 
 #[test]
 fn a_flag_wins_over_the_environment_and_the_environment_over_the_default() {
-    let program = Program::start(command(&[]).env("PARLOUR_LISTEN", "127.0.0.1:0").env("PARLOUR_HISTORY", "5"));
+    let program = Program::start(
+        command(&[]).env("PARLOUR_LISTEN", "127.0.0.1:0").env("PARLOUR_HISTORY", "5"),
+    );
     assert_ne!(program.address.port(), 8080);
     program.signal("TERM");
     assert!(program.ended().0.success());
@@ -120,7 +143,11 @@ fn sigint_and_sigterm_stop_it_with_status_0() {
         assert_eq!(received, b"HTTP/1.1 101");
         program.signal(signal);
         client.read_to_end(&mut received).expect("a clean end");
-        assert!(received.ends_with(b"\x03\xe9server_shutdown"), "{}", String::from_utf8_lossy(&received));
+        assert!(
+            received.ends_with(b"\x03\xe9server_shutdown"),
+            "{}",
+            String::from_utf8_lossy(&received)
+        );
         drop(client);
         let (status, log) = program.ended();
         assert!(status.success() && log.contains("stopped"), "{status:?} {log}");
@@ -173,7 +200,9 @@ fn a_restart_delivers_what_was_said_and_takes_the_rest_again() {
     let begun = ann.next_of("welcome");
     assert_eq!((&begun["recovered"], &begun["history"]), (&false.into(), &0.into()));
     assert_ne!(begun["epoch"], welcome["epoch"]);
-    let missing = ["two", "three"].into_iter().filter(|content| !receipts.iter().any(|receipt| receipt == content));
+    let missing = ["two", "three"]
+        .into_iter()
+        .filter(|content| !receipts.iter().any(|receipt| receipt == content));
     for content in missing.chain(["four"]) {
         say(&mut ann, content);
         assert_eq!(bob.next_of("public")["content"], content);
@@ -206,7 +235,9 @@ fn a_second_signal_ends_it_at_once_with_a_non_zero_status() {
         }
     }
     program.signal("TERM");
-    eventually("the listener's end", || std::net::TcpStream::connect(program.address).is_err().then_some(()));
+    eventually("the listener's end", || {
+        std::net::TcpStream::connect(program.address).is_err().then_some(())
+    });
     program.signal("TERM");
     let (status, _) = program.ended();
     assert_eq!(status.code(), Some(128 + 15));
@@ -214,7 +245,8 @@ fn a_second_signal_ends_it_at_once_with_a_non_zero_status() {
 
 #[test]
 fn the_log_tells_of_comings_goings_and_refusals_and_never_what_was_said() {
-    let options = ["--listen", "127.0.0.1:0", "--queue=8", "--write-timeout=200ms", "--message-rate=0"];
+    let options =
+        ["--listen", "127.0.0.1:0", "--queue=8", "--write-timeout=200ms", "--message-rate=0"];
     let program = Program::start(command(&options).env("RUST_LOG", "trace"));
     let claim = "5e55105e55105e55105e55105e55105e";
     let query = format!("name=%E5%BC%A0%E4%B8%89&session={claim}&epoch=x&since=1");
@@ -257,7 +289,8 @@ fn a_log_that_nobody_reads_stops_nothing() {
     let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
     let mut line = String::new();
     stderr.read_line(&mut line).expect("text");
-    let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).expect("an address");
+    let address =
+        line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).expect("an address");
     let address: SocketAddr = address.parse().expect("an address");
     // A pipe holds 64 KiB; each of these is a line of more than 50 bytes. From here on nobody reads.
     for _ in 0..3000 {
@@ -272,7 +305,9 @@ fn a_log_that_nobody_reads_stops_nothing() {
 #[test]
 fn where_nothing_can_be_said_the_status_still_tells() {
     let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux");
-    let status = |options: &[&str]| command(options).stdout(full()).stderr(full()).status().expect("it runs").code();
+    let status = |options: &[&str]| {
+        command(options).stdout(full()).stderr(full()).status().expect("it runs").code()
+    };
     assert_eq!(status(&["--bogus"]), Some(2));
     assert_eq!(status(&["--listen", "nonsense"]), Some(1));
     assert_eq!(status(&["--help"]), Some(1));
@@ -282,7 +317,10 @@ fn where_nothing_can_be_said_the_status_still_tells() {
 fn the_log_is_json_for_a_collector() {
     let options = ["--listen", "127.0.0.1:0", "--log-format", "json"];
     let program = Program::start(&mut command(&options));
-    exchange_bytes(program.address, &crate::support::raw::upgrade("name=a%22b&room=no+room").into_bytes());
+    exchange_bytes(
+        program.address,
+        &crate::support::raw::upgrade("name=a%22b&room=no+room").into_bytes(),
+    );
     let second = run(&["--listen", &program.address.to_string(), "--log-format", "json"]);
     program.signal("TERM");
     let (status, log) = program.ended();
@@ -290,7 +328,8 @@ fn the_log_is_json_for_a_collector() {
     let failed = String::from_utf8(second.stderr).unwrap();
     assert_eq!((second.status.code(), failed.lines().count()), (Some(1), 1), "{failed}");
     for line in log.lines().chain(failed.lines()) {
-        let entry: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}"));
+        let entry: serde_json::Value =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}"));
         assert!(entry["ts"].as_u64().is_some_and(|ts| ts > 1_700_000_000_000), "{line}");
         assert!(["INFO", "WARN", "ERROR"].contains(&entry["level"].as_str().unwrap()), "{line}");
         assert!(entry["target"].as_str().unwrap().starts_with("parlour"), "{line}");
@@ -309,10 +348,15 @@ fn sighup_is_nothing_to_a_service() {
     let program = Program::start(&mut service);
     program.signal("HUP");
     program.signal("HUP");
-    assert!(exchange(program.address, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").ends_with("ok\n"));
+    assert!(
+        exchange(program.address, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").ends_with("ok\n")
+    );
     program.signal("TERM");
     let (status, log) = program.ended();
-    assert!(status.success() && log.contains("SIGHUP") && log.contains("stopped"), "{status:?} {log}");
+    assert!(
+        status.success() && log.contains("SIGHUP") && log.contains("stopped"),
+        "{status:?} {log}"
+    );
 }
 
 /// A server that has `terminal` as its own, started by a shell that first says `before`.
@@ -338,7 +382,9 @@ fn a_terminal_that_closes_stops_its_server_unless_it_was_told_otherwise() {
     let program = in_a_terminal(terminal, "trap '' HUP");
     drop(typist);
     program.signal("HUP");
-    assert!(exchange(program.address, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").ends_with("ok\n"));
+    assert!(
+        exchange(program.address, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").ends_with("ok\n")
+    );
     program.signal("TERM");
     let (status, log) = program.ended();
     assert!(status.success() && log.contains("stopped"), "{status:?} {log}");

@@ -60,7 +60,14 @@ pub struct Connection {
 impl Connection {
     /// A connection that has just been accepted.
     pub fn new(id: ClientId, peer: SocketAddr, stream: TcpStream, place: Place) -> Connection {
-        Connection { id, peer, forwarded: OnceLock::new(), stream, upgraded: AtomicBool::new(false), place }
+        Connection {
+            id,
+            peer,
+            forwarded: OnceLock::new(),
+            stream,
+            upgraded: AtomicBool::new(false),
+            place,
+        }
     }
 
     /// The client's address for the log: the one that a trusted proxy names, or the socket's.
@@ -118,7 +125,8 @@ pub fn with_writer(
         // Only a socket that is gone refuses a timeout.
         return Ok(());
     }
-    let (outbox, controls, mut mail) = outbox::channel(config.queue, config.queue_bytes_max(), sweeps);
+    let (outbox, controls, mut mail) =
+        outbox::channel(config.queue, config.queue_bytes_max(), sweeps);
     mail.put_first(response.into());
     mail.set_connection(connection);
     let writer = spawn_writer(mail, connection.clone(), config.clone())?;
@@ -225,7 +233,9 @@ fn event(id: ClientId, message: &Message, config: &Config) -> Result<Event, Clos
     let Message::Text(text) = message else { return Err(CloseReason::Binary) };
     match Request::parse(text, config.max_message_bytes) {
         Ok(Request::Public { content, receipt }) => Ok(Event::Publish { id, content, receipt }),
-        Ok(Request::Private { to, content, receipt }) => Ok(Event::Whisper { id, to, content, receipt }),
+        Ok(Request::Private { to, content, receipt }) => {
+            Ok(Event::Whisper { id, to, content, receipt })
+        }
         Err(Rejection::Error(complaint)) => Ok(Event::Complain { id, complaint }),
         Err(Rejection::TooBig) => Err(CloseReason::TooBig),
     }
@@ -236,7 +246,9 @@ fn close_reason(error: &Error) -> CloseReason {
         Error::Capacity(CapacityError::MessageTooLong { .. }) => CloseReason::TooBig,
         Error::Utf8(_) => CloseReason::InvalidUtf8,
         // The end of the stream without a close frame, which tungstenite counts as a broken protocol.
-        Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => CloseReason::ConnectionLost,
+        Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => {
+            CloseReason::ConnectionLost
+        }
         Error::Protocol(_) => CloseReason::ProtocolError,
         // The read timeout is the heartbeat's.
         Error::Io(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
@@ -286,13 +298,21 @@ fn write_until_closed(mail: &mut Mail, stream: &TcpStream, config: &Config) -> i
         Some(CloseReason::ConnectionLost) => Ok(()),
         Some(reason) => mail.write_last(stream, reason.to_frame().into(), config.write_timeout),
         // Without a reason the hub itself has failed.
-        None => mail.write_last(stream, CloseReason::InternalError.to_frame().into(), config.write_timeout),
+        None => mail.write_last(
+            stream,
+            CloseReason::InternalError.to_frame().into(),
+            config.write_timeout,
+        ),
     }
 }
 
 /// Not inlined, like `read_pump`.
 #[inline(never)]
-fn spawn_writer(mail: Mail, connection: Arc<Connection>, config: Arc<Config>) -> io::Result<JoinHandle<()>> {
+fn spawn_writer(
+    mail: Mail,
+    connection: Arc<Connection>,
+    config: Arc<Config>,
+) -> io::Result<JoinHandle<()>> {
     thread::Builder::new()
         .name(format!("writer {}", connection.id))
         .stack_size(WRITER_STACK_BYTES)
@@ -305,8 +325,12 @@ fn spawn_writer(mail: Mail, connection: Arc<Connection>, config: Arc<Config>) ->
 #[inline(never)]
 pub fn refuse(mut outbox: Outbox, reason: CloseReason) {
     if let Some(advice) = reason.advice() {
-        let error =
-            message::ServerMessage::Error { code: reason.name(), content: advice, receipt: None, ts: message::now() };
+        let error = message::ServerMessage::Error {
+            code: reason.name(),
+            content: advice,
+            receipt: None,
+            ts: message::now(),
+        };
         outbox.greet(error.to_frame().into());
     }
     outbox.close(reason);
@@ -335,10 +359,16 @@ struct Registration {
 impl Registration {
     /// Not inlined, like `read_pump`: they share the same page of the stack.
     #[inline(never)]
-    fn new(connection: &Connection, joining: Box<Joining>, outbox: Outbox, inbox: &Sender<Posted>) -> Registration {
+    fn new(
+        connection: &Connection,
+        joining: Box<Joining>,
+        outbox: Outbox,
+        inbox: &Sender<Posted>,
+    ) -> Registration {
         let (id, Joining { name, room, .. }) = (connection.id, &*joining);
         info!("client {id} from {} asks to join {room} as {name}", connection.address());
-        let registration = Registration { id, inbox: inbox.clone(), reason: CloseReason::InternalError };
+        let registration =
+            Registration { id, inbox: inbox.clone(), reason: CloseReason::InternalError };
         registration.send(Event::Register(Newcomer { id, outbox, joining }));
         registration
     }
@@ -433,7 +463,13 @@ impl Drop for Farewell<'_> {
     fn drop(&mut self) {
         let Farewell { connection, reason } = self;
         METRICS.disconnects_for(*reason).inc();
-        info!("client {} from {} gone: {} {}", connection.id, connection.address(), reason.code(), reason.name());
+        info!(
+            "client {} from {} gone: {} {}",
+            connection.id,
+            connection.address(),
+            reason.code(),
+            reason.name()
+        );
     }
 }
 

@@ -22,7 +22,8 @@ impl FrameCounter {
     pub fn count(&mut self, mut bytes: &[u8]) -> usize {
         let mut frames = 0;
         loop {
-            let skipped = usize::try_from(self.payload_bytes_left).map_or(bytes.len(), |left| left.min(bytes.len()));
+            let skipped = usize::try_from(self.payload_bytes_left)
+                .map_or(bytes.len(), |left| left.min(bytes.len()));
             self.payload_bytes_left -= skipped as u64;
             bytes = &bytes[skipped..];
             if bytes.is_empty() {

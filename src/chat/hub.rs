@@ -197,7 +197,8 @@ impl Hub {
             if !ticking && !self.waiting.is_empty() {
                 (ticker, ticking) = (after(NOTICE_DELAY), true);
             }
-            let absence = self.absences.first_key_value().map_or_else(never, |(_, first)| at(first.due));
+            let absence =
+                self.absences.first_key_value().map_or_else(never, |(_, first)| at(first.due));
             let event = select! {
                 recv(inbox) -> event => match event {
                     Ok(event) => event,
@@ -261,7 +262,9 @@ impl Hub {
             }
             Event::Whisper { id, to, content, receipt } => {
                 let history_max = self.config.history;
-                self.with_room(id, |room| room.whisper(id, &to, &content, receipt, history_max, now.ts));
+                self.with_room(id, |room| {
+                    room.whisper(id, &to, &content, receipt, history_max, now.ts)
+                });
             }
             Event::Complain { id, complaint } => {
                 self.with_room(id, |room| room.complain(id, &complaint, now.ts));
@@ -274,7 +277,9 @@ impl Hub {
                 }
             }
             Event::AbsencesDue => {
-                while let Some(first) = self.absences.first_entry().filter(|first| first.get().due <= now.at) {
+                while let Some(first) =
+                    self.absences.first_entry().filter(|first| first.get().due <= now.at)
+                {
                     let (number, absence) = first.remove_entry();
                     self.end_absence(number, &absence, now);
                 }
@@ -356,7 +361,10 @@ impl Hub {
 
     /// The room hears that a member which is absent has left.
     fn end_absence(&mut self, number: u64, absence: &Absence, now: Moment) {
-        let room = self.rooms.get_mut(&absence.room).expect("a room exists as long as somebody is absent from it");
+        let room = self
+            .rooms
+            .get_mut(&absence.room)
+            .expect("a room exists as long as somebody is absent from it");
         room.end_absence(&absence.key, number, now.ts);
         self.left(&absence.room);
     }
@@ -400,11 +408,17 @@ impl Hub {
     /// opens rooms and drops the line at once would keep others out of new ones.
     fn give_up_deserted(&mut self, now: Moment) {
         let is_deserted = |key: &Arc<str>| self.rooms.get(key).is_some_and(Room::is_deserted);
-        let Some(key) = self.absences.values().map(|absence| &absence.room).find(|key| is_deserted(key)).cloned()
+        let Some(key) = self
+            .absences
+            .values()
+            .map(|absence| &absence.room)
+            .find(|key| is_deserted(key))
+            .cloned()
         else {
             return;
         };
-        let absences: Vec<(u64, Absence)> = self.absences.extract_if(.., |_, absence| absence.room == key).collect();
+        let absences: Vec<(u64, Absence)> =
+            self.absences.extract_if(.., |_, absence| absence.room == key).collect();
         for (number, absence) in absences {
             self.end_absence(number, &absence, now);
         }

@@ -109,7 +109,13 @@ pub fn channel(entries: usize, bytes: u64, sweeps: &Sweeps) -> (Outbox, Controls
         reader_done: AtomicBool::new(false),
     });
     (
-        Outbox { queue: Some(queue_in), bytes_max: bytes, queued: 0, granted: bytes, line: line.clone() },
+        Outbox {
+            queue: Some(queue_in),
+            bytes_max: bytes,
+            queued: 0,
+            granted: bytes,
+            line: line.clone(),
+        },
         Controls { queue: OnceCell::new(), line: line.clone() },
         Mail { line, sweeps: sweeps.clone(), last_call: None },
     )
@@ -317,7 +323,12 @@ impl Writing {
     ///
     /// It does not look again for what is queued while it writes: whoever queues that sees to it that it is written, if
     /// only by waking the line's writer because this lock is held.
-    fn write_queue(&mut self, line: &Line, stream: &TcpStream, tally: &mut WriteTally) -> io::Result<Written> {
+    fn write_queue(
+        &mut self,
+        line: &Line,
+        stream: &TcpStream,
+        tally: &mut WriteTally,
+    ) -> io::Result<Written> {
         loop {
             let taken = self.take(line);
             while !self.entries.is_empty() {
@@ -387,7 +398,12 @@ impl Writing {
     }
 
     /// One call's worth of writing; what has been written is forgotten.
-    fn write_some(&mut self, stream: &TcpStream, flags: libc::c_int, tally: &mut WriteTally) -> io::Result<()> {
+    fn write_some(
+        &mut self,
+        stream: &TcpStream,
+        flags: libc::c_int,
+        tally: &mut WriteTally,
+    ) -> io::Result<()> {
         let socket = SockRef::from(stream);
         let sent = if let (1, Some(only)) = (self.entries.len(), self.entries.front()) {
             // Most calls have one entry, and the system is quicker about one piece.
@@ -398,7 +414,10 @@ impl Writing {
             for (slice, frames) in slices.iter_mut().zip(&self.entries) {
                 *slice = IoSlice::new(&frames[std::mem::take(&mut offset)..]);
             }
-            socket.send_vectored_with_flags(&slices[..self.entries.len().min(WRITE_ENTRIES_MAX)], flags)
+            socket.send_vectored_with_flags(
+                &slices[..self.entries.len().min(WRITE_ENTRIES_MAX)],
+                flags,
+            )
         };
         let written = match sent {
             Ok(written) => written,
@@ -458,7 +477,12 @@ impl Mail {
     ///
     /// # Errors
     /// As [`write_queued`](Mail::write_queued).
-    pub fn write(&mut self, stream: &TcpStream, frame: Frames, timeout: Duration) -> io::Result<()> {
+    pub fn write(
+        &mut self,
+        stream: &TcpStream,
+        frame: Frames,
+        timeout: Duration,
+    ) -> io::Result<()> {
         self.line.lock().entries.push_back(frame);
         self.write_queued(stream, timeout).map(drop)
     }
@@ -467,7 +491,12 @@ impl Mail {
     ///
     /// # Errors
     /// As [`write_queued`](Mail::write_queued).
-    pub fn write_last(&mut self, stream: &TcpStream, frame: Frames, timeout: Duration) -> io::Result<()> {
+    pub fn write_last(
+        &mut self,
+        stream: &TcpStream,
+        frame: Frames,
+        timeout: Duration,
+    ) -> io::Result<()> {
         self.line.lock().closing = true;
         self.write(stream, frame, timeout)
     }
@@ -662,7 +691,8 @@ impl Sweeps {
         if queued > 0 && ahead >= helpers {
             return;
         }
-        queued += (queued..helpers).take_while(|_| self.wanted.try_send(sweep.clone()).is_ok()).count();
+        queued +=
+            (queued..helpers).take_while(|_| self.wanted.try_send(sweep.clone()).is_ok()).count();
         let woken = self.wake(roster, first, queued.saturating_sub(ahead));
         self.unattended.store(woken == 0, Ordering::Relaxed);
         if woken == 0 {
@@ -675,7 +705,8 @@ impl Sweeps {
         // Together with the one in `become_unavailable`: asked first, looked second.
         fence(Ordering::SeqCst);
         let (before, from) = roster.split_at(if self.rotate { first % roster.len() } else { 0 });
-        let available = from.iter().chain(before).filter(|line| !line.unavailable.load(Ordering::SeqCst));
+        let available =
+            from.iter().chain(before).filter(|line| !line.unavailable.load(Ordering::SeqCst));
         available.take(writers).map(|line| line.wake_writer()).count()
     }
 

@@ -15,7 +15,9 @@ use std::sync::Arc;
 use crate::chat::client::ClientId;
 use crate::chat::hub::Joining;
 use crate::chat::outbox::{Frames, Line, Outbox, Sweeps};
-use crate::protocol::message::{CloseReason, Complaint, ErrorCode, ServerMessage, Timestamp, fold_case};
+use crate::protocol::message::{
+    CloseReason, Complaint, ErrorCode, ServerMessage, Timestamp, fold_case,
+};
 use crate::protocol::session::Session;
 use crate::system::metrics::METRICS;
 
@@ -111,7 +113,8 @@ impl Absent {
     /// Keeps a message. Says whether there was room.
     fn keep(&mut self, message: Kept) -> bool {
         let bytes: usize = self.kept.iter().map(|kept| kept.frame.len()).sum();
-        let fits = self.kept.len() < KEPT_MESSAGES_MAX && bytes + message.frame.len() <= KEPT_BYTES_MAX;
+        let fits =
+            self.kept.len() < KEPT_MESSAGES_MAX && bytes + message.frame.len() <= KEPT_BYTES_MAX;
         // One always does, whatever --max-message-bytes is.
         if fits || self.kept.is_empty() {
             self.kept.push(message);
@@ -267,16 +270,26 @@ impl Room {
     /// Lets a newcomer in, whose name must be free: it gets the welcome and the history, and everyone the notice.
     ///
     /// Its session is a new one, unless the room remembers that it had the one it claims.
-    pub fn join(&mut self, id: ClientId, name: String, outbox: Outbox, joining: &Joining, now: Timestamp) {
+    pub fn join(
+        &mut self,
+        id: ClientId,
+        name: String,
+        outbox: Outbox,
+        joining: &Joining,
+        now: Timestamp,
+    ) {
         let key = fold_case(&name);
         let continued = joining.claim.filter(|&claim| self.remembers(&key, claim));
         let name: Arc<str> = name.into();
         self.names.insert(name.clone());
-        let identity = Identity { name: name.clone(), key, session: continued.unwrap_or(joining.session) };
+        let identity =
+            Identity { name: name.clone(), key, session: continued.unwrap_or(joining.session) };
         self.seat(id, identity.into(), outbox, joining.resume.as_ref(), &[], now);
 
         let content = format!("{name} joined");
-        let notice = ServerMessage::Join { user: &name, content: &content, room: &self.name, ts: now }.to_frame();
+        let notice =
+            ServerMessage::Join { user: &name, content: &content, room: &self.name, ts: now }
+                .to_frame();
         self.announce(&notice);
         // Its own it gets at once, also in a crowd.
         self.member(id).seen = self.pending.len();
@@ -285,8 +298,11 @@ impl Room {
 
     /// Whether somebody of this name and session has said something that the room still knows.
     fn remembers(&self, key: &str, session: Session) -> bool {
-        let authors =
-            self.history.iter().map(|said| &said.author).chain(self.whispers.iter().map(|(author, _)| author));
+        let authors = self
+            .history
+            .iter()
+            .map(|said| &said.author)
+            .chain(self.whispers.iter().map(|(author, _)| author));
         authors.into_iter().any(|author| author.session == session && author.key == key)
     }
 
@@ -307,7 +323,14 @@ impl Room {
     }
 
     /// Gives somebody its place back. Nobody else hears of it.
-    pub fn rejoin(&mut self, id: ClientId, vacated: Vacated, outbox: Outbox, resume: Option<&Resume>, now: Timestamp) {
+    pub fn rejoin(
+        &mut self,
+        id: ClientId,
+        vacated: Vacated,
+        outbox: Outbox,
+        resume: Option<&Resume>,
+        now: Timestamp,
+    ) {
         self.seat(id, vacated.identity, outbox, resume, &vacated.kept, now);
         // With nothing new for anybody, only this has its welcome written.
         self.told.push(id);
@@ -402,7 +425,11 @@ impl Room {
 
     /// Ends absence `number`: the others hear that the member has left, and those who wrote to it that it won't read that.
     pub fn end_absence(&mut self, key: &str, number: u64, now: Timestamp) {
-        debug_assert_eq!(self.absent.get(key).map(|absent| absent.number), Some(number), "the hub knows who is absent");
+        debug_assert_eq!(
+            self.absent.get(key).map(|absent| absent.number),
+            Some(number),
+            "the hub knows who is absent"
+        );
         let Some(Absent { identity, kept, .. }) = self.absent.remove(key) else { return };
         self.announce_leave(&identity.name, now);
         for (sender, receipt) in kept.into_iter().filter_map(|kept| kept.sender) {
@@ -412,7 +439,12 @@ impl Room {
             }
             let receipt = receipt.as_ref().map(|((_, receipt), _)| &**receipt);
             let content = "the one it was for has left before it could be delivered";
-            let error = ServerMessage::Error { code: ErrorCode::NoSuchUser.name(), content, receipt, ts: now };
+            let error = ServerMessage::Error {
+                code: ErrorCode::NoSuchUser.name(),
+                content,
+                receipt,
+                ts: now,
+            };
             self.tell_identity(&sender, error.to_frame());
         }
     }
@@ -430,7 +462,9 @@ impl Room {
     fn announce_leave(&mut self, name: &Arc<str>, now: Timestamp) {
         self.names.remove(name);
         let content = format!("{name} left");
-        let notice = ServerMessage::Leave { user: name, content: &content, room: &self.name, ts: now }.to_frame();
+        let notice =
+            ServerMessage::Leave { user: name, content: &content, room: &self.name, ts: now }
+                .to_frame();
         self.announce(&notice);
     }
 
@@ -468,7 +502,8 @@ impl Room {
         self.only_notices = false;
         self.history_frames = None;
         if let Some(receipt) = &receipt {
-            let known = Known { message: Numbered::Public(self.seq), digest: digest(None, content) };
+            let known =
+                Known { message: Numbered::Public(self.seq), digest: digest(None, content) };
             self.receipts.insert(receipt.clone(), known);
         }
         self.history_bytes += frame.capacity();
@@ -529,14 +564,16 @@ impl Room {
         let key = fold_case(to);
         let digest = digest(Some(&key), content);
         let known = receipt.as_ref().and_then(|receipt| self.receipts.get(receipt));
-        let arrived =
-            known.is_some_and(|known| matches!(known.message, Numbered::Private(_)) && known.digest == digest);
+        let arrived = known.is_some_and(|known| {
+            matches!(known.message, Numbered::Private(_)) && known.digest == digest
+        });
         let target = self.by_name.get(&key).copied();
         let identity = match target {
             Some(target) => Some(self.member(target).identity.clone()),
             None => self.absent.get(&key).map(|absent| absent.identity.clone()),
         };
-        let Some(to) = identity.as_ref().map(|identity| &*identity.name).or(arrived.then_some(to)) else {
+        let Some(to) = identity.as_ref().map(|identity| &*identity.name).or(arrived.then_some(to))
+        else {
             return self.no_such_user(id, "nobody here has that name", shown.as_deref(), now);
         };
         let frame = ServerMessage::Private {
@@ -555,7 +592,8 @@ impl Room {
             (Some(target), _) if target != id => self.tell(target, &frame),
             (None, Some(absent)) => {
                 let message = Numbered::Private(self.whisper_seq + 1);
-                let sender = Some((sender.clone(), receipt.clone().map(|receipt| (receipt, message))));
+                let sender =
+                    Some((sender.clone(), receipt.clone().map(|receipt| (receipt, message))));
                 if !absent.keep(Kept { frame: frame.clone(), after: self.seq, sender }) {
                     let problem = "its connection is lost, and no more messages can wait for it";
                     return self.no_such_user(id, problem, shown.as_deref(), now);
@@ -568,7 +606,10 @@ impl Room {
         METRICS.deliveries.inc_by(if target.is_some_and(|target| target != id) { 2 } else { 1 });
         if let Some(receipt) = receipt {
             self.whisper_seq += 1;
-            self.receipts.insert(receipt.clone(), Known { message: Numbered::Private(self.whisper_seq), digest });
+            self.receipts.insert(
+                receipt.clone(),
+                Known { message: Numbered::Private(self.whisper_seq), digest },
+            );
             self.whispers.push_back((sender, receipt));
             if self.whispers.len() > history_max
                 && let Some((_, receipt)) = self.whispers.pop_front()
@@ -580,14 +621,20 @@ impl Room {
 
     fn no_such_user(&mut self, id: ClientId, problem: &str, receipt: Option<&str>, now: Timestamp) {
         let code = ErrorCode::NoSuchUser.name();
-        self.tell(id, &ServerMessage::Error { code, content: problem, receipt, ts: now }.to_frame());
+        self.tell(
+            id,
+            &ServerMessage::Error { code, content: problem, receipt, ts: now }.to_frame(),
+        );
     }
 
     /// Tells member `id` what was wrong with something it sent.
     pub fn complain(&mut self, id: ClientId, complaint: &Complaint, now: Timestamp) {
         let Complaint { code, content, receipt } = complaint;
         let receipt = receipt.as_deref();
-        self.tell(id, &ServerMessage::Error { code: code.name(), content, receipt, ts: now }.to_frame());
+        self.tell(
+            id,
+            &ServerMessage::Error { code: code.name(), content, receipt, ts: now }.to_frame(),
+        );
     }
 
     /// Sends what the turn has gathered, and names the members whose queues did not take it, who must go.
@@ -671,13 +718,17 @@ impl Room {
         self.told.clear();
         self.only_notices = true;
         let pending: Frames = std::mem::take(&mut self.pending).into();
-        METRICS.deliveries.inc_by(std::mem::take(&mut self.pending_messages) * self.members.len() as u64);
+        METRICS
+            .deliveries
+            .inc_by(std::mem::take(&mut self.pending_messages) * self.members.len() as u64);
         for (&id, member) in &mut self.members {
             if member.queue(&pending) {
                 self.overflowed.push(id);
             }
         }
-        let roster = self.roster.get_or_insert_with(|| self.members.values().map(|m| m.outbox.line()).collect());
+        let roster = self
+            .roster
+            .get_or_insert_with(|| self.members.values().map(|m| m.outbox.line()).collect());
         self.sweeps.start(roster, self.sweep_first);
         self.sweep_first = self.sweep_first.wrapping_add(1);
     }

@@ -70,7 +70,12 @@ pub enum Refused {
 impl Admission {
     /// Places as the system allows, all free.
     pub fn new(ceiling: Ceiling, per_address_max: usize) -> Arc<Admission> {
-        Arc::new(Admission { ceiling, per_address_max, state: Mutex::default(), request_gone: Condvar::new() })
+        Arc::new(Admission {
+            ceiling,
+            per_address_max,
+            state: Mutex::default(),
+            request_gone: Condvar::new(),
+        })
     }
 
     /// A place for a connection that has just been accepted, counted for `address` if there is one. To be called by the
@@ -84,7 +89,11 @@ impl Admission {
     ///
     /// # Errors
     /// [`Refused::AddressFull`], or [`Refused::Full`] where what was cut does not end.
-    pub fn enter(self: &Arc<Admission>, id: ClientId, address: Option<IpAddr>) -> Result<Place, Refused> {
+    pub fn enter(
+        self: &Arc<Admission>,
+        id: ClientId,
+        address: Option<IpAddr>,
+    ) -> Result<Place, Refused> {
         let mut state = self.lock();
         let counted = address.map(counted_as);
         // Whoever is to be refused must not push out another.
@@ -108,7 +117,12 @@ impl Admission {
         state.requests += 1;
         METRICS.connections.inc();
         drop(state);
-        let place = Place { admission: self.clone(), id, is_client: AtomicBool::new(false), address: OnceLock::new() };
+        let place = Place {
+            admission: self.clone(),
+            id,
+            is_client: AtomicBool::new(false),
+            address: OnceLock::new(),
+        };
         match address {
             // Dropping the place gives it back.
             Some(address) => place.count(address).map(|()| place),
@@ -146,7 +160,10 @@ fn cut(open: &Open) {
     let Some(connection) = open.connection.upgrade() else { return };
     debug!("connection {} from {} cut", connection.id, connection.address());
     if logging::is_due("cut", None) {
-        warn!("all places for requests are taken; cutting the oldest, that from {} among them", connection.address());
+        warn!(
+            "all places for requests are taken; cutting the oldest, that from {} among them",
+            connection.address()
+        );
     }
     if !open.answering {
         routes::turn_away(&connection.stream, routes::unavailable(routes::FULL));
@@ -157,7 +174,9 @@ fn cut(open: &Open) {
 /// What counts as one address: an IPv4 address, or the /64 that even one home has of IPv6.
 fn counted_as(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
+        }
         v4 => v4,
     }
 }

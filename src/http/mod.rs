@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use tungstenite::Bytes;
 use tungstenite::handshake::server::write_response;
 use tungstenite::http::header::{
-    ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use tungstenite::http::{self, Method, StatusCode, Version};
 
@@ -53,7 +54,10 @@ pub enum HeadError {
 ///
 /// # Errors
 /// [`HeadError`] says what was wrong; each but `Closed` has a [`response`](HeadError::response).
-pub fn read_head(stream: &TcpStream, timeout: Duration) -> Result<(Box<Request>, Vec<u8>), HeadError> {
+pub fn read_head(
+    stream: &TcpStream,
+    timeout: Duration,
+) -> Result<(Box<Request>, Vec<u8>), HeadError> {
     let deadline = Instant::now() + timeout;
     let mut bytes = Vec::new();
     loop {
@@ -87,7 +91,8 @@ pub fn read_head(stream: &TcpStream, timeout: Duration) -> Result<(Box<Request>,
 
 /// Whether there is an empty line. A lone LF counts as a line's end (RFC 9112, 2.2).
 fn ends_head(bytes: &[u8]) -> bool {
-    bytes.windows(2).any(|pair| pair == b"\n\n") || bytes.windows(3).any(|triple| triple == b"\n\r\n")
+    bytes.windows(2).any(|pair| pair == b"\n\n")
+        || bytes.windows(3).any(|triple| triple == b"\n\r\n")
 }
 
 /// Parses a whole request head and gives back what stands behind it.
@@ -108,15 +113,20 @@ pub fn parse_head(mut bytes: Vec<u8>) -> Result<(Box<Request>, Vec<u8>), HeadErr
     };
     // On the heap, like the headers: a request is large, and each move of it would take as much stack again.
     let mut request = Box::new(Request::new(()));
-    *request.method_mut() = Method::from_bytes(head.method.unwrap_or_default().as_bytes()).map_err(malformed)?;
+    *request.method_mut() =
+        Method::from_bytes(head.method.unwrap_or_default().as_bytes()).map_err(malformed)?;
     *request.uri_mut() = head.path.unwrap_or_default().parse().map_err(malformed)?;
-    *request.version_mut() = if head.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
+    *request.version_mut() =
+        if head.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
     for header in head.headers.iter() {
         let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(malformed)?;
-        request.headers_mut().append(name, HeaderValue::from_bytes(header.value).map_err(malformed)?);
+        request
+            .headers_mut()
+            .append(name, HeaderValue::from_bytes(header.value).map_err(malformed)?);
     }
     // RFC 9112, 3.2.
-    if request.version() == Version::HTTP_11 && request.headers().get_all(HOST).iter().count() != 1 {
+    if request.version() == Version::HTTP_11 && request.headers().get_all(HOST).iter().count() != 1
+    {
         return Err(malformed("HTTP/1.1 takes exactly one Host header"));
     }
     Ok((request, bytes.split_off(length)))
@@ -131,13 +141,17 @@ impl HeadError {
     pub fn response(&self) -> Option<Response> {
         match self {
             HeadError::Closed => None,
-            HeadError::TimedOut => {
-                Some(text(StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time".to_owned()))
+            HeadError::TimedOut => Some(text(
+                StatusCode::REQUEST_TIMEOUT,
+                "the request did not arrive in time".to_owned(),
+            )),
+            HeadError::TooLarge => Some(text(
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "the request head is too large".to_owned(),
+            )),
+            HeadError::Malformed(problem) => {
+                Some(text(StatusCode::BAD_REQUEST, format!("not a request: {problem}")))
             }
-            HeadError::TooLarge => {
-                Some(text(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the request head is too large".to_owned()))
-            }
-            HeadError::Malformed(problem) => Some(text(StatusCode::BAD_REQUEST, format!("not a request: {problem}"))),
         }
     }
 }
@@ -145,7 +159,11 @@ impl HeadError {
 /// Whether `wanted` holds for an item of a header that is a list (RFC 9110, 5.6.1).
 pub fn any_item(headers: &HeaderMap, name: &HeaderName, wanted: impl Fn(&str) -> bool) -> bool {
     let lists = headers.get_all(name);
-    lists.iter().filter_map(|list| list.to_str().ok()).flat_map(|list| list.split(',')).any(|item| wanted(item.trim()))
+    lists
+        .iter()
+        .filter_map(|list| list.to_str().ok())
+        .flat_map(|list| list.split(','))
+        .any(|item| wanted(item.trim()))
 }
 
 /// A header's value for the log: escaped, and not longer than people read.
@@ -163,14 +181,20 @@ pub fn text(status: StatusCode, line: impl Into<String>) -> Response {
     body.push('\n');
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
 /// `405`: the path takes other methods.
 pub fn not_allowed(methods: &'static str) -> Response {
-    with_header(text(StatusCode::METHOD_NOT_ALLOWED, format!("this path takes {methods}")), ALLOW, methods)
+    with_header(
+        text(StatusCode::METHOD_NOT_ALLOWED, format!("this path takes {methods}")),
+        ALLOW,
+        methods,
+    )
 }
 
 /// The same response with one more header.
@@ -188,7 +212,8 @@ pub fn to_bytes(mut response: Response, head_only: bool) -> Bytes {
     }
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     let mut bytes = Vec::new();
-    write_response(&mut bytes, &response).expect("a Vec takes every write, and our headers are text");
+    write_response(&mut bytes, &response)
+        .expect("a Vec takes every write, and our headers are text");
     if !head_only {
         bytes.extend_from_slice(response.body());
     }

@@ -25,9 +25,9 @@ impl Allowed {
         match text {
             "*" => Ok(Allowed::Any),
             NULL => Ok(Allowed::Only(NULL.to_owned())),
-            text => normal(text)
-                .map(Allowed::Only)
-                .ok_or_else(|| "write it like https://chat.example, with its port, without a path".into()),
+            text => normal(text).map(Allowed::Only).ok_or_else(|| {
+                "write it like https://chat.example, with its port, without a path".into()
+            }),
         }
     }
 }
@@ -56,7 +56,8 @@ pub fn is_allowed(headers: &HeaderMap, allowed: &[Allowed]) -> bool {
 /// a proxy that speaks TLS for us is asked by `https`, and asks us by `http`.
 fn is_same(origin: &str, host: &str) -> bool {
     let scheme = origin.split_once("://").map_or("", |(scheme, _)| scheme);
-    matches!(scheme, "http" | "https") && normal(&format!("{scheme}://{host}")).as_deref() == Some(origin)
+    matches!(scheme, "http" | "https")
+        && normal(&format!("{scheme}://{host}")).as_deref() == Some(origin)
 }
 
 /// Scheme, host and port in lower case, without a port that is the scheme's default. `None` if it is no origin.

@@ -3,8 +3,9 @@
 use tungstenite::Bytes;
 use tungstenite::http::StatusCode;
 use tungstenite::http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderMap,
-    HeaderName, HeaderValue, IF_NONE_MATCH, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
+    HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH, REFERRER_POLICY, VARY,
+    X_CONTENT_TYPE_OPTIONS,
 };
 
 use crate::http::{Response, any_item};
@@ -63,7 +64,9 @@ impl Asset {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
         }
         let headers = response.headers_mut();
-        let mut set = |name: HeaderName, value: &'static str| headers.insert(name, HeaderValue::from_static(value));
+        let mut set = |name: HeaderName, value: &'static str| {
+            headers.insert(name, HeaderValue::from_static(value))
+        };
         set(CONTENT_TYPE, self.content_type);
         set(CONTENT_SECURITY_POLICY, POLICY);
         set(X_CONTENT_TYPE_OPTIONS, "nosniff");
@@ -87,11 +90,14 @@ impl Asset {
 fn accepts_gzip(request: &HeaderMap) -> bool {
     any_item(request, &ACCEPT_ENCODING, |item| {
         let mut parts = item.split(';').map(str::trim);
-        parts.next() == Some("gzip") && !parts.any(|weight| weight.trim_end_matches(['0', '.']) == "q=")
+        parts.next() == Some("gzip")
+            && !parts.any(|weight| weight.trim_end_matches(['0', '.']) == "q=")
     })
 }
 
 /// A hash that changes with the file; nobody gains by a collision.
 fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    })
 }

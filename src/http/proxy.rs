@@ -37,7 +37,8 @@ pub fn is_counted(address: IpAddr, trusted: &[IpNet]) -> bool {
 pub fn client_behind(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Client {
     let mut nearest = peer;
     let lines = headers.get_all(X_FORWARDED_FOR).iter().rev();
-    let entries = lines.flat_map(|line| line.as_bytes().rsplit(|&byte| byte == b',')).map(<[u8]>::trim_ascii);
+    let entries =
+        lines.flat_map(|line| line.as_bytes().rsplit(|&byte| byte == b',')).map(<[u8]>::trim_ascii);
     // Empty items of a list are to be ignored (RFC 9110, 5.6.1).
     for entry in entries.filter(|entry| !entry.is_empty()) {
         match parse_entry(entry) {
@@ -53,6 +54,9 @@ pub fn client_behind(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Cl
 fn parse_entry(entry: &[u8]) -> Option<IpAddr> {
     let text = str::from_utf8(entry).ok()?;
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    let address = bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))?;
+    let address = bare
+        .parse()
+        .ok()
+        .or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))?;
     Some(address.to_canonical())
 }

@@ -12,8 +12,8 @@ use percent_encoding::percent_decode_str;
 use tungstenite::error::{Error, ProtocolError};
 use tungstenite::handshake::server::{create_response, write_response};
 use tungstenite::http::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
-    TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
 use tungstenite::http::{Method, StatusCode};
 
@@ -85,7 +85,11 @@ fn answer(connection: &Connection, shared: &Shared) -> Option<(Box<Request>, Vec
             match if shared.stopping() { Some(unavailable(STOPPING)) } else { error.response() } {
                 Some(response) => refuse(connection, response, false, shared),
                 None => {
-                    debug!("connection {} from {} closed without a request", connection.id, connection.address());
+                    debug!(
+                        "connection {} from {} closed without a request",
+                        connection.id,
+                        connection.address()
+                    );
                 }
             }
             return None;
@@ -131,7 +135,9 @@ fn identify(connection: &Connection, request: &Request, config: &Config) -> Resu
 
 /// Says in the log what whoever runs the server needs to decide whether that page is one of theirs.
 fn tell_of_origin(connection: &Connection, request: &Request) {
-    let quoted = |name| request.headers().get_all(name).iter().map(http::quoted).collect::<Vec<_>>().join(", ");
+    let quoted = |name| {
+        request.headers().get_all(name).iter().map(http::quoted).collect::<Vec<_>>().join(", ")
+    };
     info!(
         "connection {} from {} has the origin {} and the host {}; if that page may chat here, --allow-origin says so",
         connection.id,
@@ -150,7 +156,9 @@ fn refuse(connection: &Connection, response: Response, head_only: bool, shared: 
         None => debug!("connection {id} from {address}: {}", response.status()),
         Some(refusal) => info!("connection {id} from {address} refused: {refusal}"),
     }
-    if let Err(error) = http::respond(stream, &http::to_bytes(response, head_only), shared.config.write_timeout) {
+    if let Err(error) =
+        http::respond(stream, &http::to_bytes(response, head_only), shared.config.write_timeout)
+    {
         debug!("connection {id} from {address} gone before its response: {error}");
     }
 }
@@ -171,7 +179,8 @@ pub fn unavailable(why: Refusal) -> Response {
 pub fn no_place(refused: Refused) -> Response {
     match refused {
         Refused::AddressFull => {
-            let response = http::text(StatusCode::TOO_MANY_REQUESTS, "too many connections from this address");
+            let response =
+                http::text(StatusCode::TOO_MANY_REQUESTS, "too many connections from this address");
             http::with_header(response, RETRY_AFTER, RETRY_AFTER_SECONDS)
         }
         Refused::Full | Refused::Cut => unavailable(FULL),
@@ -220,7 +229,8 @@ pub fn upgrade(mut request: Box<Request>, leftover: Vec<u8>) -> Result<Upgrade, 
         error => not_upgrade(error),
     })?;
     let mut response = Vec::new();
-    write_response(&mut response, &accepted).expect("a Vec takes every write, and these headers are text");
+    write_response(&mut response, &accepted)
+        .expect("a Vec takes every write, and these headers are text");
     let joining = joining(request.uri().query().unwrap_or_default()).map(Box::new);
     Ok(Upgrade { response, leftover, joining })
 }
@@ -239,7 +249,9 @@ fn simplify_upgrade(request: &mut Request) -> Result<(), Box<Response>> {
         return Err(not_upgrade("its key and its version stand there once"));
     }
     // What follows the head would be read as frames.
-    if headers.contains_key(TRANSFER_ENCODING) || headers.get_all(CONTENT_LENGTH).iter().any(|length| length != "0") {
+    if headers.contains_key(TRANSFER_ENCODING)
+        || headers.get_all(CONTENT_LENGTH).iter().any(|length| length != "0")
+    {
         return Err(not_upgrade("it has a body"));
     }
     Ok(())
@@ -256,7 +268,9 @@ fn not_upgrade(problem: impl std::fmt::Display) -> Box<Response> {
 /// [`CloseReason::InvalidName`] or [`CloseReason::InvalidRoom`].
 pub fn joining(query: &str) -> Result<Joining, CloseReason> {
     let name = match parameter(query, "name") {
-        Some(name) => Nickname::Chosen(message::parse_name(&name.ok_or(CloseReason::InvalidName)?)?),
+        Some(name) => {
+            Nickname::Chosen(message::parse_name(&name.ok_or(CloseReason::InvalidName)?)?)
+        }
         // Without random numbers the hub tries the names in their order.
         None => Nickname::Guest(getrandom::u32().unwrap_or_default()),
     };

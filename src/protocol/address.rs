@@ -28,8 +28,14 @@ impl Address {
     /// Says what is wrong with it, and what to do where it asks for TLS.
     pub fn parse(text: &str) -> Result<Address, String> {
         let rest = match text.split_once("://") {
-            Some((scheme, rest)) if ["ws", "http"].contains(&scheme.to_ascii_lowercase().as_str()) => rest,
-            Some((scheme, _)) if ["wss", "https"].contains(&scheme.to_ascii_lowercase().as_str()) => {
+            Some((scheme, rest))
+                if ["ws", "http"].contains(&scheme.to_ascii_lowercase().as_str()) =>
+            {
+                rest
+            }
+            Some((scheme, _))
+                if ["wss", "https"].contains(&scheme.to_ascii_lowercase().as_str()) =>
+            {
                 return Err(format!(
                     "{scheme}:// needs TLS, which this client doesn't speak; on the server's machine take its \
                      ws://127.0.0.1:8080, elsewhere a tunnel: ssh -L 8080:127.0.0.1:8080 HOST"
@@ -39,7 +45,9 @@ impl Address {
             None => text,
         };
         let uri: Uri = format!("ws://{rest}").parse().map_err(|error| format!("{error}"))?;
-        let (Some(authority), Some(host)) = (uri.authority(), uri.host().filter(|host| !host.is_empty())) else {
+        let (Some(authority), Some(host)) =
+            (uri.authority(), uri.host().filter(|host| !host.is_empty()))
+        else {
             return Err("there is no host in it".into());
         };
         if authority.as_str().contains('@') {

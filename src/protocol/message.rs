@@ -129,11 +129,16 @@ impl Request {
         if !text.trim_ascii_start().starts_with('{') {
             return Err(malformed(text, "a message is a JSON object", None));
         }
-        let fields: Fields = serde_json::from_str(text).map_err(|error| malformed(text, &error.to_string(), None))?;
+        let fields: Fields = serde_json::from_str(text)
+            .map_err(|error| malformed(text, &error.to_string(), None))?;
         let receipt = fields.receipt.map(|raw| string(raw, "ref", None)).transpose()?;
         let receipt = receipt.as_deref();
         if receipt.is_some_and(|receipt| receipt.len() > REF_BYTES_MAX) {
-            return Err(complain(ErrorCode::BadRequest, format!("ref is over {REF_BYTES_MAX} bytes"), None));
+            return Err(complain(
+                ErrorCode::BadRequest,
+                format!("ref is over {REF_BYTES_MAX} bytes"),
+                None,
+            ));
         }
         let required = |field: Option<&'a RawValue>, name| match field {
             Some(raw) => string(raw, name, receipt),
@@ -169,7 +174,11 @@ impl Request {
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// The string that `raw` must be.
-fn string<'a>(raw: &'a RawValue, name: &str, receipt: Option<&str>) -> Result<Cow<'a, str>, Rejection> {
+fn string<'a>(
+    raw: &'a RawValue,
+    name: &str,
+    receipt: Option<&str>,
+) -> Result<Cow<'a, str>, Rejection> {
     // By its beginning: of a number that it can't hold, serde_json would not say that it is no string.
     if !raw.get().starts_with('"') {
         return Err(complain(ErrorCode::BadRequest, format!("{name} is not a string"), receipt));
@@ -187,8 +196,16 @@ fn malformed(text: &str, problem: &str, receipt: Option<&str>) -> Rejection {
     }
 }
 
-fn complain(code: ErrorCode, content: impl Into<Cow<'static, str>>, receipt: Option<&str>) -> Rejection {
-    Rejection::Error(Complaint { code, content: content.into(), receipt: receipt.map(str::to_owned) })
+fn complain(
+    code: ErrorCode,
+    content: impl Into<Cow<'static, str>>,
+    receipt: Option<&str>,
+) -> Rejection {
+    Rejection::Error(Complaint {
+        code,
+        content: content.into(),
+        receipt: receipt.map(str::to_owned),
+    })
 }
 
 /// A message from the server, as it stands in the JSON.
@@ -249,7 +266,8 @@ impl ServerMessage<'_> {
         // moves only where it is another.
         let mut frame = Vec::with_capacity(FRAME_BYTES_USUAL);
         frame.extend_from_slice(&[0; HEADER_BYTES_USUAL]);
-        serde_json::to_writer(&mut frame, self).expect("strings, numbers and lists of them always serialise");
+        serde_json::to_writer(&mut frame, self)
+            .expect("strings, numbers and lists of them always serialise");
         let length = (frame.len() - HEADER_BYTES_USUAL) as u64;
         let mut room = [0; HEADER_BYTES_MAX];
         let mut left = &mut room[..];
@@ -389,7 +407,9 @@ impl CloseReason {
             CloseReason::InvalidName => {
                 Some("a name has 1 to 32 characters, none of them invisible or a control character")
             }
-            CloseReason::InvalidRoom => Some("a room's name has 1 to 64 of the characters a-z, A-Z, 0-9, _ and -"),
+            CloseReason::InvalidRoom => {
+                Some("a room's name has 1 to 64 of the characters a-z, A-Z, 0-9, _ and -")
+            }
             CloseReason::NameTaken => Some("somebody in this room has that name: choose another"),
             CloseReason::RoomLimit => Some("the server keeps no more rooms: join one that exists"),
             _ => None,

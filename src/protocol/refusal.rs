@@ -59,7 +59,9 @@ impl Refusal {
             Refusal::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
             Refusal::TooManyFromAddress => StatusCode::TOO_MANY_REQUESTS,
             Refusal::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Refusal::ServerFull | Refusal::ServerStopping | Refusal::HubSilent => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::ServerFull | Refusal::ServerStopping | Refusal::HubSilent => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
@@ -83,7 +85,9 @@ impl Refusal {
     /// Why a response refuses; `None` if it does not.
     pub fn of(response: &Response) -> Option<Refusal> {
         let told = response.extensions().get().copied();
-        told.or_else(|| Refusal::ALL.into_iter().find(|refusal| refusal.status() == response.status()))
+        told.or_else(|| {
+            Refusal::ALL.into_iter().find(|refusal| refusal.status() == response.status())
+        })
     }
 }
 

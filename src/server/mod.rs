@@ -8,7 +8,9 @@ use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, at, bounded, never, select, unbounded};
+use crossbeam_channel::{
+    Receiver, RecvTimeoutError, Sender, after, at, bounded, never, select, unbounded,
+};
 use log::{debug, error, info, warn};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
@@ -92,7 +94,9 @@ impl std::fmt::Display for RunError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             RunError::Spawn(error) => write!(f, "can't start a thread: {error}"),
-            RunError::HubDied => f.write_str("the hub has died, which is a bug; please report what the log says"),
+            RunError::HubDied => {
+                f.write_str("the hub has died, which is a bug; please report what the log says")
+            }
             RunError::TimedOut => f.write_str("some threads did not end within --shutdown-timeout"),
         }
     }
@@ -110,13 +114,17 @@ impl Server {
         let bind = |option, address: &str| match listen(address) {
             Ok(listener) => Ok(Arc::new(listener)),
             Err(error) => {
-                let problem = format!("{option} {address}: {error}; {}", advice(option, address, &error));
+                let problem =
+                    format!("{option} {address}: {error}; {}", advice(option, address, &error));
                 Err(io::Error::new(error.kind(), problem))
             }
         };
         let listener = bind("--listen", &config.listen)?;
-        let metrics_listener =
-            config.metrics_listen.as_ref().map(|address| bind("--metrics-listen", address)).transpose()?;
+        let metrics_listener = config
+            .metrics_listen
+            .as_ref()
+            .map(|address| bind("--metrics-listen", address))
+            .transpose()?;
         let run_id = getrandom::u64().map_err(io::Error::other)?;
         Ok(Server {
             config: Arc::new(config),
@@ -146,8 +154,12 @@ impl Server {
 
     /// A handle that stops it.
     pub fn stop_handle(&self) -> StopHandle {
-        let listeners = [Some(&self.listener), self.metrics_listener.as_ref()].into_iter().flatten();
-        StopHandle { listeners: listeners.map(Arc::downgrade).collect(), stopping: self.stopping.clone() }
+        let listeners =
+            [Some(&self.listener), self.metrics_listener.as_ref()].into_iter().flatten();
+        StopHandle {
+            listeners: listeners.map(Arc::downgrade).collect(),
+            stopping: self.stopping.clone(),
+        }
     }
 
     /// Serves until stopped, then sends everybody away and joins every thread.
@@ -240,7 +252,13 @@ fn accept_loop(listener: &TcpListener, shared: &Arc<Shared>, tell: &Sender<Tell>
 }
 
 /// Gives a connection its reader thread, or turns it away.
-fn admit(id: ClientId, stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>, tell: &Sender<Tell>) {
+fn admit(
+    id: ClientId,
+    stream: TcpStream,
+    peer: SocketAddr,
+    shared: &Arc<Shared>,
+    tell: &Sender<Tell>,
+) {
     // A listener that takes both versions shows IPv4 as a part of IPv6.
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let counted = proxy::is_counted(peer.ip(), &shared.config.trusted_proxy).then_some(peer.ip());
@@ -272,7 +290,10 @@ fn admit(id: ClientId, stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>
             let _ended = EndedOnDrop(id, tell);
             routes::serve(&connection, &shared);
         };
-        thread::Builder::new().name(format!("reader {id}")).stack_size(READER_STACK_BYTES).spawn(body)
+        thread::Builder::new()
+            .name(format!("reader {id}"))
+            .stack_size(READER_STACK_BYTES)
+            .spawn(body)
     };
     match thread {
         Ok(thread) => {
@@ -325,7 +346,8 @@ fn reap(told: &Receiver<Tell>) {
     let mut cut = never();
     let mut turned_away: VecDeque<(Instant, TcpStream)> = VecDeque::new();
     loop {
-        let close_next = turned_away.front().map_or_else(never, |(since, _)| at(*since + TURNED_AWAY_LINGER));
+        let close_next =
+            turned_away.front().map_or_else(never, |(since, _)| at(*since + TURNED_AWAY_LINGER));
         select! {
             recv(close_next) -> _ => drop(turned_away.pop_front()),
             recv(told) -> tell => match tell {
@@ -375,7 +397,8 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 
 /// What to do about an address that can't be listened on.
 fn advice(option: &str, address: &str, error: &io::Error) -> String {
-    let parts = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+    let parts =
+        address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
     match (error.kind(), parts) {
         (io::ErrorKind::AddrInUse, Some((host, port))) => {
             let other = port.checked_add(1).unwrap_or(port - 1);
@@ -385,10 +408,14 @@ fn advice(option: &str, address: &str, error: &io::Error) -> String {
             )
         }
         (io::ErrorKind::PermissionDenied, Some((host, port))) => {
-            format!("port {port} is the administrator's: take {option} {host}:8080, say, and put a proxy before it")
+            format!(
+                "port {port} is the administrator's: take {option} {host}:8080, say, and put a proxy before it"
+            )
         }
         (io::ErrorKind::AddrNotAvailable, Some((_, port))) => {
-            format!("this machine has no such address; {option} 0.0.0.0:{port} listens on all that it has")
+            format!(
+                "this machine has no such address; {option} 0.0.0.0:{port} listens on all that it has"
+            )
         }
         _ => format!("write it like {option} 127.0.0.1:8080"),
     }
@@ -421,7 +448,11 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
 /// The address under which this machine reaches a listener on `address`.
 pub(crate) fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
-        address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+        address.set_ip(if address.is_ipv4() {
+            Ipv4Addr::LOCALHOST.into()
+        } else {
+            Ipv6Addr::LOCALHOST.into()
+        });
     }
     address
 }

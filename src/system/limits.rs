@@ -67,7 +67,8 @@ fn by_threads(threads: u64) -> u64 {
 }
 
 fn by_mappings(mappings: u64) -> u64 {
-    let processors = thread::available_parallelism().map_or(1, |processors| processors.get() as u64);
+    let processors =
+        thread::available_parallelism().map_or(1, |processors| processors.get() as u64);
     let reserved = MAPPINGS_RESERVED + MAPPINGS_RESERVED_PER_PROCESSOR * processors;
     clients(mappings.saturating_sub(reserved) / MAPPINGS_PER_THREAD, THREADS_PER_CLIENT)
 }
@@ -92,7 +93,9 @@ pub fn pids_max(memberships: &str, root: &Path) -> Option<u64> {
         let (controllers, path) = (fields.next()?, fields.next()?);
         let mount = match controllers {
             "" => root.to_owned(),
-            controllers => root.join(controllers.split(',').find(|&controller| controller == "pids")?),
+            controllers => {
+                root.join(controllers.split(',').find(|&controller| controller == "pids")?)
+            }
         };
         // In a container the path may be the host's, and what is mounted begins below it. The ancestors lead there.
         let folder = mount.join(path.trim_start_matches('/'));

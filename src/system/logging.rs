@@ -41,7 +41,9 @@ pub fn start(format: LogFormat) -> io::Result<Running> {
     let dropped = Arc::new(AtomicU64::new(0));
     let thread = {
         let dropped = dropped.clone();
-        thread::Builder::new().name("log".to_owned()).spawn(move || write_lines(&written, &dropped, format))?
+        thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || write_lines(&written, &dropped, format))?
     };
     let mut builder = env_logger::Builder::new();
     builder.filter_level(LevelFilter::Info).parse_default_env();

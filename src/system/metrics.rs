@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use log::debug;
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
-    local::LocalHistogram,
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder, local::LocalHistogram,
 };
 use tungstenite::http::header::{CONTENT_TYPE, HeaderValue};
 use tungstenite::http::{Method, StatusCode};
@@ -30,7 +30,8 @@ const SCRAPE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a failed `accept` is waited out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The text format (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
-const TEXT_FORMAT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+const TEXT_FORMAT: HeaderValue =
+    HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
 /// All that is counted.
 pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
@@ -76,36 +77,62 @@ impl Metrics {
             let options = HistogramOpts::new(name, help).buckets(BUCKETS_SECONDS.to_vec());
             registered(&registry, Histogram::with_opts(options))
         };
-        let messages = counters("parlour_messages_total", "Messages that the hub has taken.", &["type"]);
+        let messages =
+            counters("parlour_messages_total", "Messages that the hub has taken.", &["type"]);
         let metrics = Metrics {
             clients: gauge("parlour_clients", "Clients that are members of a room."),
-            absent_members: gauge("parlour_absent_members", "Members whose connection broke and who may come back."),
+            absent_members: gauge(
+                "parlour_absent_members",
+                "Members whose connection broke and who may come back.",
+            ),
             rooms: gauge("parlour_rooms", "Rooms kept, empty ones included."),
-            history_bytes: gauge("parlour_history_bytes", "Memory that the messages occupy which the rooms remember."),
-            inbox_events: gauge("parlour_inbox_events", "Events that waited for the hub when it last looked."),
+            history_bytes: gauge(
+                "parlour_history_bytes",
+                "Memory that the messages occupy which the rooms remember.",
+            ),
+            inbox_events: gauge(
+                "parlour_inbox_events",
+                "Events that waited for the hub when it last looked.",
+            ),
             connections: gauge("parlour_connections", "Open connections, of the chat and of HTTP."),
             connections_max: gauges(
                 "parlour_connections_max",
                 "Clients of the chat at most, and the limit that sets it.",
                 "limit",
             ),
-            connections_accepted: counter("parlour_connections_accepted_total", "Connections accepted."),
+            connections_accepted: counter(
+                "parlour_connections_accepted_total",
+                "Connections accepted.",
+            ),
             http_responses: counters(
                 "parlour_http_responses_total",
                 "Responses by status; 101 is a client of the chat.",
                 &["status"],
             ),
-            refusals: counters("parlour_refusals_total", "Requests refused, by reason.", &["reason"]),
+            refusals: counters(
+                "parlour_refusals_total",
+                "Requests refused, by reason.",
+                &["reason"],
+            ),
             disconnects: counters(
                 "parlour_disconnects_total",
                 "Ends of chat connections, by close code and reason.",
                 &["code", "reason"],
             ),
-            evictions: counter("parlour_evictions_total", "Clients dropped because their queue was full."),
+            evictions: counter(
+                "parlour_evictions_total",
+                "Clients dropped because their queue was full.",
+            ),
             public_messages: messages.with_label_values(&["public"]),
             private_messages: messages.with_label_values(&["private"]),
-            deliveries: counter("parlour_deliveries_total", "Copies of messages queued for clients."),
-            received_bytes: counter("parlour_received_bytes_total", "Bytes read from chat connections."),
+            deliveries: counter(
+                "parlour_deliveries_total",
+                "Copies of messages queued for clients.",
+            ),
+            received_bytes: counter(
+                "parlour_received_bytes_total",
+                "Bytes read from chat connections.",
+            ),
             sent_bytes: counter("parlour_sent_bytes_total", "Bytes written to chat connections."),
             queueing_seconds: seconds(
                 "parlour_message_queueing_seconds",
@@ -149,7 +176,9 @@ impl Metrics {
         if let Some(process) = &self.process {
             process.update();
         }
-        TextEncoder::new().encode_to_string(&self.registry.gather()).expect("a String takes every write")
+        TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .expect("a String takes every write")
     }
 }
 
@@ -169,7 +198,9 @@ impl WriteTally {
 
     /// Something has been written that waited so long.
     pub fn waited(&mut self, delay: Duration) {
-        self.delays.get_or_insert_with(|| METRICS.write_delay_seconds.local()).observe(delay.as_secs_f64());
+        self.delays
+            .get_or_insert_with(|| METRICS.write_delay_seconds.local())
+            .observe(delay.as_secs_f64());
     }
 }
 
@@ -213,7 +244,9 @@ pub fn serve(listener: &TcpListener, stopping: &AtomicBool) {
 
 fn answer(stream: &TcpStream) -> std::io::Result<()> {
     let (response, head_only) = match http::read_head(stream, SCRAPE_TIMEOUT) {
-        Ok((request, _)) => (respond(request.uri().path(), request.method()), request.method() == Method::HEAD),
+        Ok((request, _)) => {
+            (respond(request.uri().path(), request.method()), request.method() == Method::HEAD)
+        }
         Err(error) => match error.response() {
             Some(response) => (response, false),
             None => return Ok(()),

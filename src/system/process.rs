@@ -27,16 +27,26 @@ impl Process {
     pub fn register(registry: &Registry) -> Option<Process> {
         Usage::read()?;
         let gauge = |name: &str, help: &str| registered(registry, IntGauge::new(name, help));
-        let start = Gauge::new("process_start_time_seconds", "Start of the process, in seconds since 1970.");
+        let start = Gauge::new(
+            "process_start_time_seconds",
+            "Start of the process, in seconds since 1970.",
+        );
         // A clock before 1970 is wrong anyway.
-        registered(registry, start)
-            .set(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64()));
+        registered(registry, start).set(
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64()),
+        );
         Some(Process {
             cpu_seconds: registered(
                 registry,
-                Counter::new("process_cpu_seconds_total", "Processor time used, in user and system mode."),
+                Counter::new(
+                    "process_cpu_seconds_total",
+                    "Processor time used, in user and system mode.",
+                ),
             ),
-            resident_bytes: gauge("process_resident_memory_bytes", "Memory that the process occupies."),
+            resident_bytes: gauge(
+                "process_resident_memory_bytes",
+                "Memory that the process occupies.",
+            ),
             threads: gauge("process_threads", "Threads of the process."),
             open_files: gauge("process_open_fds", "Open file descriptors."),
         })
@@ -65,7 +75,12 @@ impl Usage {
         let stat = fs::read_to_string("/proc/self/stat").ok()?;
         // The name, in parentheses, may hold anything.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-        let ticks = fields.get(CPU_FIELDS)?.iter().map(|ticks| ticks.parse::<f64>()).sum::<Result<f64, _>>().ok()?;
+        let ticks = fields
+            .get(CPU_FIELDS)?
+            .iter()
+            .map(|ticks| ticks.parse::<f64>())
+            .sum::<Result<f64, _>>()
+            .ok()?;
         let status = fs::read_to_string("/proc/self/status").ok()?;
         let number = |name: &str| {
             let value = status.lines().find_map(|line| line.strip_prefix(name))?;

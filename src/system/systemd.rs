@@ -28,7 +28,8 @@ pub struct Ready {
 /// What the system says when it has no thread for the watchdog.
 pub fn ready(inbox: &Sender<Posted>) -> io::Result<Ready> {
     let timeout = sd_notify::watchdog_enabled().filter(|timeout| !timeout.is_zero());
-    let watched = timeout.map(|timeout| watch(timeout / SIGNS_PER_TIMEOUT, inbox.clone())).transpose()?;
+    let watched =
+        timeout.map(|timeout| watch(timeout / SIGNS_PER_TIMEOUT, inbox.clone())).transpose()?;
     tell(NotifyState::Ready);
     Ok(Ready { _watched: watched })
 }

@@ -32,7 +32,11 @@ impl Typed {
     pub fn parse<'a>(line: &str, members: impl Iterator<Item = &'a str>) -> Typed {
         let line = line.trim_end();
         let Some(command) = line.strip_prefix('/') else {
-            return if line.trim().is_empty() { Typed::Nothing } else { Typed::Public(line.to_owned()) };
+            return if line.trim().is_empty() {
+                Typed::Nothing
+            } else {
+                Typed::Public(line.to_owned())
+            };
         };
         if command.starts_with('/') {
             return Typed::Public(command.to_owned());
@@ -46,20 +50,24 @@ impl Typed {
             "who" => Typed::Who,
             "help" => Typed::Help,
             "quit" => Typed::Quit,
-            _ => {
-                Typed::Unclear("there is no such command; /help lists them, and //TEXT sends what begins with a slash")
-            }
+            _ => Typed::Unclear(
+                "there is no such command; /help lists them, and //TEXT sends what begins with a slash",
+            ),
         }
     }
 }
 
 /// The name at the beginning of what follows `/msg`, and the rest. Names may contain spaces, so the longest that fits; where
 /// none does, the first word, about which the server complains.
-fn split_recipient<'a>(rest: &str, members: impl Iterator<Item = &'a str>) -> Option<(String, String)> {
+fn split_recipient<'a>(
+    rest: &str,
+    members: impl Iterator<Item = &'a str>,
+) -> Option<(String, String)> {
     let fits = |name: &str| {
         let mut letters = rest.char_indices();
-        let same =
-            name.chars().all(|c| letters.next().is_some_and(|(_, other)| c.to_lowercase().eq(other.to_lowercase())));
+        let same = name.chars().all(|c| {
+            letters.next().is_some_and(|(_, other)| c.to_lowercase().eq(other.to_lowercase()))
+        });
         letters.next().filter(|(_, next)| same && next.is_whitespace()).map(|(end, _)| end)
     };
     let end = members.filter_map(fits).max().or_else(|| rest.find(char::is_whitespace))?;

@@ -126,8 +126,9 @@ impl Conversation {
         if let Some((session, epoch)) = &self.joined {
             parameters.extend([("session", session.as_str()), ("epoch", epoch), ("since", &seq)]);
         }
-        let encoded =
-            parameters.iter().map(|(key, value)| format!("{key}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)));
+        let encoded = parameters
+            .iter()
+            .map(|(key, value)| format!("{key}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)));
         encoded.collect::<Vec<_>>().join("&")
     }
 
@@ -249,7 +250,10 @@ impl Conversation {
                 turn.said.push(Said::Left { user, ts });
             }
             Heard::Error { content, receipt } => {
-                let at = self.pending.iter().position(|pending| Some(&pending.receipt) == receipt.as_ref());
+                let at = self
+                    .pending
+                    .iter()
+                    .position(|pending| Some(&pending.receipt) == receipt.as_ref());
                 match at.and_then(|at| self.pending.remove(at)) {
                     Some(pending) => turn.said.push(failed(&pending, &content)),
                     None => turn.note(&content),
@@ -287,11 +291,14 @@ impl Conversation {
     fn give_up_uncertain(&mut self, turn: &mut Turn) {
         let public = std::mem::take(&mut self.public_forgotten);
         let private = std::mem::take(&mut self.private_forgotten);
-        let is_uncertain = |pending: &Pending| pending.sent && if pending.to.is_some() { private } else { public };
+        let is_uncertain =
+            |pending: &Pending| pending.sent && if pending.to.is_some() { private } else { public };
         let (uncertain, kept) = self.pending.drain(..).partition(is_uncertain);
         self.pending = kept;
         let uncertain: VecDeque<Pending> = uncertain;
-        turn.said.extend(uncertain.iter().map(|pending| failed(pending, "it is not certain that this arrived")));
+        turn.said.extend(
+            uncertain.iter().map(|pending| failed(pending, "it is not certain that this arrived")),
+        );
     }
 }
 

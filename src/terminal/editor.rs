@@ -61,7 +61,8 @@ pub fn edit_lines(names: Names) -> io::Result<(Receiver<Input>, Screen)> {
         .map_err(io::Error::other)?
         .build();
     let history = MemHistory::with_config(&config);
-    let mut editor = Editor::<Typing, _>::with_history(config, history).map_err(io::Error::other)?;
+    let mut editor =
+        Editor::<Typing, _>::with_history(config, history).map_err(io::Error::other)?;
     let gate = Arc::new(Gate::default());
     editor.set_helper(Some(Typing { gate: gate.clone(), names }));
     let printer = editor.create_external_printer().map_err(io::Error::other)?;
@@ -137,7 +138,10 @@ impl Gate {
     /// Runs `print` when a prompt is there.
     fn pass(&self, print: impl FnOnce()) {
         let closed = |state: &mut GateState| !state.open;
-        self.changed.wait_while(self.lock(), closed).unwrap_or_else(PoisonError::into_inner).printing = true;
+        self.changed
+            .wait_while(self.lock(), closed)
+            .unwrap_or_else(PoisonError::into_inner)
+            .printing = true;
         print();
         self.lock().printing = false;
         self.changed.notify_all();
@@ -185,7 +189,11 @@ impl Highlighter for Typing {
         if self.gate.lock().wiping { "".into() } else { line.into() }
     }
 
-    fn highlight_prompt<'b, 's: 'b, 'p: 'b>(&'s self, prompt: &'p str, _default: bool) -> Cow<'b, str> {
+    fn highlight_prompt<'b, 's: 'b, 'p: 'b>(
+        &'s self,
+        prompt: &'p str,
+        _default: bool,
+    ) -> Cow<'b, str> {
         if self.gate.lock().wiping { "".into() } else { prompt.into() }
     }
 }
@@ -194,7 +202,12 @@ impl Completer for Typing {
     type Candidate = String;
 
     /// Names that begin as the word before the cursor does, with or without an @.
-    fn complete(&self, line: &str, pos: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<String>)> {
+    fn complete(
+        &self,
+        line: &str,
+        pos: usize,
+        _: &Context<'_>,
+    ) -> rustyline::Result<(usize, Vec<String>)> {
         let before = &line[..pos];
         let word = before.rsplit(char::is_whitespace).next().unwrap_or_default();
         let word = word.strip_prefix('@').unwrap_or(word);
@@ -202,7 +215,8 @@ impl Completer for Typing {
         let stem = word.to_lowercase();
         let after = if start == 0 { ": " } else { " " };
         let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        let fitting = names.iter().filter(|name| !stem.is_empty() && name.to_lowercase().starts_with(&stem));
+        let fitting =
+            names.iter().filter(|name| !stem.is_empty() && name.to_lowercase().starts_with(&stem));
         Ok((start, fitting.map(|name| format!("{name}{after}")).collect()))
     }
 }

@@ -41,7 +41,9 @@ pub fn run(url: Option<&str>, listen: &str) -> Result<(), String> {
         Ok(Ok(200)) => Ok(()),
         Ok(Ok(status)) => Err(format!("{asked} answers {status}")),
         Ok(Err(error)) => Err(format!("{asked}: {error}")),
-        Err(_) => Err(format!("{asked} does not answer within {}", humantime::format_duration(DEADLINE))),
+        Err(_) => {
+            Err(format!("{asked} does not answer within {}", humantime::format_duration(DEADLINE)))
+        }
     }
 }
 

@@ -12,7 +12,15 @@ use super::show::may_stand;
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Heard {
     /// The first on each connection; `history` public messages follow.
-    Welcome { user: String, room: String, users: Vec<String>, epoch: String, seq: u64, history: u64, session: String },
+    Welcome {
+        user: String,
+        room: String,
+        users: Vec<String>,
+        epoch: String,
+        seq: u64,
+        history: u64,
+        session: String,
+    },
     /// To everyone.
     Public {
         user: String,

@@ -74,9 +74,10 @@ fn read_pump(address: &Address, url: &str, incoming: &Sender<Incoming>) -> Strin
             Ok(Message::Close(frame)) => {
                 // The answer to it goes first.
                 let _ = socket.flush();
-                let (code, reason) = frame.map_or((CloseCode::Status.into(), String::new()), |frame| {
-                    (frame.code.into(), frame.reason.to_string())
-                });
+                let (code, reason) = frame
+                    .map_or((CloseCode::Status.into(), String::new()), |frame| {
+                        (frame.code.into(), frame.reason.to_string())
+                    });
                 incoming.send(Incoming::Closed(code, reason))
             }
             Ok(_) => Ok(()),
@@ -100,10 +101,15 @@ fn read_pump(address: &Address, url: &str, incoming: &Sender<Incoming>) -> Strin
     }
 }
 
-fn open(address: &Address, url: &str, incoming: &Sender<Incoming>) -> Result<WebSocket<ReadHalf>, String> {
+fn open(
+    address: &Address,
+    url: &str,
+    incoming: &Sender<Incoming>,
+) -> Result<WebSocket<ReadHalf>, String> {
     let stream = address.connect(CONNECT_TIMEOUT).map_err(|error| error.to_string())?;
     let set = stream.set_nodelay(true).and_then(|()| stream.set_write_timeout(Some(WRITE_TIMEOUT)));
-    set.and_then(|()| stream.set_read_timeout(Some(CONNECT_TIMEOUT))).map_err(|error| error.to_string())?;
+    set.and_then(|()| stream.set_read_timeout(Some(CONNECT_TIMEOUT)))
+        .map_err(|error| error.to_string())?;
     let stream = Arc::new(stream);
     let half = ReadHalf { stream: stream.clone(), incoming: None };
     let mut socket = match tungstenite::client(url, half) {
@@ -121,7 +127,8 @@ fn open(address: &Address, url: &str, incoming: &Sender<Incoming>) -> Result<Web
 /// What an answer says that is no upgrade.
 fn refusal(response: &Response<Option<Vec<u8>>>) -> String {
     let text = response.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default();
-    let first: String = text.lines().next().unwrap_or_default().chars().take(REFUSAL_CHARS_MAX).collect();
+    let first: String =
+        text.lines().next().unwrap_or_default().chars().take(REFUSAL_CHARS_MAX).collect();
     format!("it answers {}: {}", response.status(), clean(&first))
 }
 
@@ -156,7 +163,10 @@ impl Writer {
     /// # Errors
     /// See [`text`](Writer::text).
     pub fn close(&self) -> io::Result<()> {
-        self.frame(Frame::close(Some(CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() })))
+        self.frame(Frame::close(Some(CloseFrame {
+            code: CloseCode::Normal,
+            reason: Utf8Bytes::default(),
+        })))
     }
 
     /// Sends a frame that is complete.

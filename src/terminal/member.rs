@@ -71,7 +71,13 @@ type Step = Result<Option<u8>, String>;
 
 impl Member {
     /// Not connected yet.
-    pub fn new(address: Address, conversation: Conversation, terminal: Terminal, names: Names, json: bool) -> Member {
+    pub fn new(
+        address: Address,
+        conversation: Conversation,
+        terminal: Terminal,
+        names: Names,
+        json: bool,
+    ) -> Member {
         Member {
             conversation,
             show: Show::new(terminal.colours, terminal.seen()),
@@ -117,7 +123,8 @@ impl Member {
         loop {
             // A pipe that is ahead of its receipts waits. After the end, only who types may say more: that it is to come now.
             let full = self.conversation.pending() >= PENDING_MAX || self.ending.is_some();
-            let input = if full && !self.terminal.interactive { never() } else { self.input.clone() };
+            let input =
+                if full && !self.terminal.interactive { never() } else { self.input.clone() };
             let step = select! {
                 recv(self.incoming) -> incoming => match incoming {
                     Ok(incoming) => self.incoming(incoming),
@@ -176,7 +183,9 @@ impl Member {
         }
         match Heard::parse(text) {
             // What is wrong with a newcomer is said before the close that ends the attempt.
-            Some(Heard::Error { content, receipt: None }) if self.conversation.pending_welcome() => {
+            Some(Heard::Error { content, receipt: None })
+                if self.conversation.pending_welcome() =>
+            {
                 self.refusal = Some(content);
                 Ok(None)
             }
@@ -197,8 +206,10 @@ impl Member {
     fn take(&mut self, turn: Turn) -> Step {
         if turn.members_changed {
             // What Tab puts into the line goes to the terminal as it is.
-            let harmless = self.conversation.members().filter(|name| name.chars().all(show::may_stand));
-            *self.names.lock().unwrap_or_else(PoisonError::into_inner) = harmless.map(str::to_owned).collect();
+            let harmless =
+                self.conversation.members().filter(|name| name.chars().all(show::may_stand));
+            *self.names.lock().unwrap_or_else(PoisonError::into_inner) =
+                harmless.map(str::to_owned).collect();
         }
         for said in turn.said {
             self.say(&said)?;
@@ -222,8 +233,14 @@ impl Member {
         let refusal = || self.refusal.clone().unwrap_or_else(|| reason.to_owned());
         let is = |reasons: &[CloseReason]| reasons.iter().any(|reason| reason.code() == code);
         let own_name = is(&[CloseReason::NameTaken]) && self.has_orphan();
-        if is(&[CloseReason::NameTaken, CloseReason::InvalidName, CloseReason::RoomLimit]) && !own_name {
-            return Err(format!("{} does not let you in: {}", self.address.authority, clean(&refusal())));
+        if is(&[CloseReason::NameTaken, CloseReason::InvalidName, CloseReason::RoomLimit])
+            && !own_name
+        {
+            return Err(format!(
+                "{} does not let you in: {}",
+                self.address.authority,
+                clean(&refusal())
+            ));
         }
         if is(&[CloseReason::Replaced]) {
             return Err("this conversation has been opened elsewhere, with the same session".into());
@@ -276,12 +293,16 @@ impl Member {
         if self.opened.take().is_some_and(|opened| opened.elapsed() >= STEADY) {
             self.attempts = 0;
         }
-        let longest = BACKOFF_FIRST.saturating_mul(1 << self.attempts.min(u32::BITS - 2)).min(BACKOFF_MAX);
+        let longest =
+            BACKOFF_FIRST.saturating_mul(1 << self.attempts.min(u32::BITS - 2)).min(BACKOFF_MAX);
         // Half of it by chance, so that the members of a room don't come back all at once.
         let chance = f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX);
         let wait = longest.mul_f64(0.5 + chance / 2.0);
         self.retry = after(wait);
-        self.note(&format!("connection lost ({why}); reconnecting in {:.1} s", wait.as_secs_f64()))?;
+        self.note(&format!(
+            "connection lost ({why}); reconnecting in {:.1} s",
+            wait.as_secs_f64()
+        ))?;
         Ok(None)
     }
 
@@ -372,7 +393,9 @@ impl Member {
             return self.end();
         }
         if pending > 0 && self.terminal.interactive {
-            self.note(&format!("{pending} of your messages are on their way; Ctrl-C leaves at once"))?;
+            self.note(&format!(
+                "{pending} of your messages are on their way; Ctrl-C leaves at once"
+            ))?;
         }
         Ok(None)
     }
@@ -390,7 +413,9 @@ impl Member {
     fn end(&self) -> Step {
         match self.conversation.pending() {
             0 => Ok(self.ending),
-            pending => Err(format!("no receipt came for {pending} of your messages, which may not have arrived")),
+            pending => Err(format!(
+                "no receipt came for {pending} of your messages, which may not have arrived"
+            )),
         }
     }
 
@@ -407,7 +432,9 @@ impl Member {
     fn unsent(&self, status: u8) -> Step {
         match self.conversation.pending() {
             0 => Ok(Some(status)),
-            pending => Err(format!("{pending} of your messages could not be sent: there is no connection")),
+            pending => {
+                Err(format!("{pending} of your messages could not be sent: there is no connection"))
+            }
         }
     }
 
@@ -417,7 +444,10 @@ impl Member {
             return self.end();
         }
         let wait = humantime::format_duration(RECEIPT_TIMEOUT);
-        Err(format!("no receipt came for {wait}; {} messages have none", self.conversation.pending()))
+        Err(format!(
+            "no receipt came for {wait}; {} messages have none",
+            self.conversation.pending()
+        ))
     }
 
     // ----------------------------------------------------------------------------------------------------- ways out
@@ -463,6 +493,8 @@ impl Member {
     }
 
     fn print(&self, lines: String) -> Result<(), String> {
-        self.terminal.print(lines).map_err(|error| format!("can't write to standard output: {error}"))
+        self.terminal
+            .print(lines)
+            .map_err(|error| format!("can't write to standard output: {error}"))
     }
 }

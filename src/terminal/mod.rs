@@ -44,8 +44,10 @@ pub fn run(options: &cli::Chat) -> Result<u8, String> {
     let room = options.room.clone().map_or_else(|| room_of(&options.address), Ok)?;
     let random = getrandom::u32().map_err(|error| format!("no random numbers: {error}"))?;
     let names = Names::default();
-    let terminal = Terminal::open(&names).map_err(|error| format!("can't use the terminal: {error}"))?;
-    let signals = signals(terminal.restorer()).map_err(|error| format!("can't wait for signals: {error}"))?;
+    let terminal =
+        Terminal::open(&names).map_err(|error| format!("can't use the terminal: {error}"))?;
+    let signals =
+        signals(terminal.restorer()).map_err(|error| format!("can't wait for signals: {error}"))?;
     let conversation = Conversation::new(options.name.clone(), room, random);
     let mut member = Member::new(address, conversation, terminal, names, options.json);
     let ended = member.run(&signals);

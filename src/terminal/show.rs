@@ -45,13 +45,19 @@ impl Show {
     pub fn lines(&mut self, said: &Said, me: &str) -> String {
         let name = |name: &str| if name == me { YOU.to_owned() } else { self.name(name) };
         let (ts, text) = match said {
-            Said::Public { user, content, ts } => (*ts, format!("{}: {}", self.name(user), body(content))),
+            Said::Public { user, content, ts } => {
+                (*ts, format!("{}: {}", self.name(user), body(content)))
+            }
             Said::Private { user, to, content, ts } => {
                 let between = format!("{} → {}", name(user), name(to));
                 (*ts, format!("{} {between}: {}", self.paint("(private)", DIM), body(content)))
             }
-            Said::Joined { user, ts } => (*ts, self.paint(&format!("* {} joined", shown_name(user)), DIM)),
-            Said::Left { user, ts } => (*ts, self.paint(&format!("* {} left", shown_name(user)), DIM)),
+            Said::Joined { user, ts } => {
+                (*ts, self.paint(&format!("* {} joined", shown_name(user)), DIM))
+            }
+            Said::Left { user, ts } => {
+                (*ts, self.paint(&format!("* {} left", shown_name(user)), DIM))
+            }
             Said::Entered(note) | Said::Note(note) => return self.note(note),
             Said::Failed { content, why } => return self.note(&undelivered(content, why)),
         };
@@ -68,21 +74,26 @@ impl Show {
 
     /// The time of day, after a line for the day where it is another than before. Nothing for a time that no calendar has.
     fn clock(&mut self, ts: message::Timestamp) -> String {
-        let Some(at) = i64::try_from(ts).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()) else {
+        let Some(at) = i64::try_from(ts).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok())
+        else {
             return String::new();
         };
         let at = at.to_zoned(self.zone.clone());
         let time = self.paint(&at.strftime("%H:%M").to_string(), DIM);
         let new_day = self.day.replace(at.date()) != Some(at.date());
         match new_day {
-            true => format!("{}\n{time} ", self.paint(&at.strftime("— %A, %-d %B %Y —").to_string(), DIM)),
+            true => format!(
+                "{}\n{time} ",
+                self.paint(&at.strftime("— %A, %-d %B %Y —").to_string(), DIM)
+            ),
             false => format!("{time} "),
         }
     }
 
     fn name(&self, name: &str) -> String {
-        let hash =
-            fold_case(name).bytes().fold(FNV_BASIS, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(FNV_PRIME));
+        let hash = fold_case(name)
+            .bytes()
+            .fold(FNV_BASIS, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(FNV_PRIME));
         // The low bits of FNV differ least between short names.
         let colour = NAME_COLOURS[(hash ^ hash >> 16) as usize % NAME_COLOURS.len()];
         self.paint(&shown_name(name), &format!("1;{colour}"))
@@ -129,11 +140,14 @@ pub fn undelivered(content: &str, why: &str) -> String {
 
 /// `text` on one line, with everything visible.
 pub fn clean(text: &str) -> String {
-    text.chars().map(|c| if may_stand(c) { c.to_string() } else { c.escape_unicode().to_string() }).collect()
+    text.chars()
+        .map(|c| if may_stand(c) { c.to_string() } else { c.escape_unicode().to_string() })
+        .collect()
 }
 
 /// A content: its lines below each other, each with everything visible.
 fn body(content: &str) -> String {
-    let lines: Vec<String> = content.lines().map(|line| clean(&line.replace('\t', "    "))).collect();
+    let lines: Vec<String> =
+        content.lines().map(|line| clean(&line.replace('\t', "    "))).collect();
     lines.join(&format!("\n{INDENT}"))
 }

@@ -85,7 +85,12 @@ impl Load {
     ///
     /// # Errors
     /// What goes wrong while connecting.
-    pub fn run(&self, server: &Server, warm_up: Duration, measured: Duration) -> io::Result<Figures> {
+    pub fn run(
+        &self,
+        server: &Server,
+        warm_up: Duration,
+        measured: Duration,
+    ) -> io::Result<Figures> {
         let memory_before = server.resident_kib();
         let mut poll = Poll::new()?;
         let mut clients = self.connect(server, &poll)?;
@@ -100,16 +105,20 @@ impl Load {
                 }
             }
         }
-        let kib_per_client = server.resident_kib().saturating_sub(memory_before) as f64 / self.clients as f64;
+        let kib_per_client =
+            server.resident_kib().saturating_sub(memory_before) as f64 / self.clients as f64;
 
         let period = match self.mode {
-            Mode::Rate(rate) => Some(Duration::from_secs(1) * RATE_SENDERS.min(self.clients) as u32 / rate),
+            Mode::Rate(rate) => {
+                Some(Duration::from_secs(1) * RATE_SENDERS.min(self.clients) as u32 / rate)
+            }
             Mode::Window(_) => None,
         };
         let begin = Instant::now();
         for (number, client) in clients.iter_mut().filter(|client| client.sends).enumerate() {
             // Spread over the period, as people would.
-            client.next_send = begin + period.unwrap_or_default() / RATE_SENDERS as u32 * number as u32;
+            client.next_send =
+                begin + period.unwrap_or_default() / RATE_SENDERS as u32 * number as u32;
         }
         let stamp = Finder::new(b"@@");
         let mut figures = Figures {
@@ -121,7 +130,8 @@ impl Load {
         };
         let mut delivered = 0;
         let mut counted_from = None;
-        let senders: Vec<usize> = (0..clients.len()).filter(|&number| clients[number].sends).collect();
+        let senders: Vec<usize> =
+            (0..clients.len()).filter(|&number| clients[number].sends).collect();
         loop {
             let now = Instant::now();
             if counted_from.is_none() && now >= begin + warm_up {
@@ -166,7 +176,8 @@ impl Load {
         }
         let (from, cpu_before) = counted_from.unwrap_or((begin, 0.0));
         figures.deliveries_per_second = delivered as f64 / from.elapsed().as_secs_f64();
-        figures.cpu_us_each = (server.cpu_seconds() - cpu_before) * 1e6 / (delivered as f64).max(1.0);
+        figures.cpu_us_each =
+            (server.cpu_seconds() - cpu_before) * 1e6 / (delivered as f64).max(1.0);
         figures.latencies_ns.sort_unstable();
         Ok(figures)
     }
@@ -194,7 +205,13 @@ impl Load {
         Ok(clients)
     }
 
-    fn send_what_is_due(&self, client: &mut Client, period: Option<Duration>, begin: Instant, now: Instant) {
+    fn send_what_is_due(
+        &self,
+        client: &mut Client,
+        period: Option<Duration>,
+        begin: Instant,
+        now: Instant,
+    ) {
         let due = |client: &Client| match self.mode {
             Mode::Window(window) => client.sent < client.received + window,
             Mode::Rate(_) => client.next_send <= now,
@@ -232,7 +249,9 @@ fn receive(
         let from = at + found;
         let Some(digits) = client.rest.get(from + 2..from + STAMP_BYTES - 1) else { break };
         if let Some(latencies) = &mut latencies {
-            let sent = digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit.wrapping_sub(b'0')));
+            let sent = digits
+                .iter()
+                .fold(0, |number, digit| number * 10 + u64::from(digit.wrapping_sub(b'0')));
             latencies.push(now.saturating_sub(sent));
         }
         delivered += 1;
@@ -262,7 +281,9 @@ fn upgrade(address: &str, number: usize, room: usize) -> io::Result<TcpStream> {
         head.push(byte[0]);
     }
     if !head.starts_with(b"HTTP/1.1 101") {
-        return Err(io::Error::other(String::from_utf8_lossy(&head).lines().next().unwrap_or_default().to_owned()));
+        return Err(io::Error::other(
+            String::from_utf8_lossy(&head).lines().next().unwrap_or_default().to_owned(),
+        ));
     }
     stream.set_nonblocking(true)?;
     Ok(TcpStream::from_std(stream))

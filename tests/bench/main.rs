@@ -58,11 +58,18 @@ fn main() -> ExitCode {
         (format!("{many} in a room, 1 in flight"), many, 1, Mode::Window(1)),
         (format!("{many} in a room, 20 messages/s"), many, 1, Mode::Rate(20)),
         (format!("{many} in a room, 100 messages/s"), many, 1, Mode::Rate(100)),
-        (format!("{} rooms of 20, 16 in flight each", many / 20), many, many / 20, Mode::Window(16)),
+        (
+            format!("{} rooms of 20, 16 in flight each", many / 20),
+            many,
+            many / 20,
+            Mode::Window(16),
+        ),
         ("a room of 2, 1 in flight".to_owned(), 2, 1, Mode::Window(1)),
     ];
     let mut failed = false;
-    println!("| server | workload | deliveries/s | CPU µs each | p50 ms | p99 ms | p99.9 ms | KiB a client |");
+    println!(
+        "| server | workload | deliveries/s | CPU µs each | p50 ms | p99 ms | p99.9 ms | KiB a client |"
+    );
     println!("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |");
     for (name, clients, rooms, mode) in workloads {
         for peer in &peers {
@@ -85,8 +92,11 @@ fn main() -> ExitCode {
 /// The machine's processor and system, as far as they are told.
 fn machine() -> String {
     let cpu_info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu_info.lines().find(|line| line.starts_with("model name") || line.starts_with("Model"));
-    let model = model.and_then(|line| line.split_once(':')).map_or("an unknown processor", |(_, name)| name.trim());
+    let model =
+        cpu_info.lines().find(|line| line.starts_with("model name") || line.starts_with("Model"));
+    let model = model
+        .and_then(|line| line.split_once(':'))
+        .map_or("an unknown processor", |(_, name)| name.trim());
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let processors = std::thread::available_parallelism().map_or(0, usize::from);
     format!("{processors} × {model}, {} {}", std::env::consts::OS, release.trim())

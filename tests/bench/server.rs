@@ -33,7 +33,12 @@ impl Peer {
             Err(problem) => eprintln!("without Go: {problem}"),
         }
         let bun = std::env::var_os("BUN").map_or_else(|| PathBuf::from("bun"), PathBuf::from);
-        match Command::new(&bun).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status() {
+        match Command::new(&bun)
+            .arg("--version")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+        {
             Ok(status) if status.success() => found.push(Peer::Bun(bun)),
             _ => eprintln!("without Bun: no program called bun; BUN=/path/to/bun names one"),
         }
@@ -114,7 +119,8 @@ impl Server {
         const TICKS_PER_SECOND: f64 = 100.0; // USER_HZ, the same on every Linux
         let stat = self.proc_file("stat");
         let Some((_, fields)) = stat.rsplit_once(") ") else { return 0.0 };
-        let ticks: f64 = fields.split(' ').skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
+        let ticks: f64 =
+            fields.split(' ').skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
         ticks / TICKS_PER_SECOND
     }
 
@@ -122,7 +128,9 @@ impl Server {
     pub fn resident_kib(&self) -> u64 {
         let status = self.proc_file("status");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        line.and_then(|rest| rest.split_whitespace().next()).and_then(|kib| kib.parse().ok()).unwrap_or(0)
+        line.and_then(|rest| rest.split_whitespace().next())
+            .and_then(|kib| kib.parse().ok())
+            .unwrap_or(0)
     }
 
     fn proc_file(&self, name: &str) -> String {

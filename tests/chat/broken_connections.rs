@@ -59,7 +59,10 @@ fn break_at(bytes: impl Iterator<Item = usize>, plan: impl Fn(usize) -> Plan) ->
 }
 
 fn contents(messages: &[Value]) -> Vec<String> {
-    messages.iter().map(|message| message["content"].as_str().expect("a content").to_owned()).collect()
+    messages
+        .iter()
+        .map(|message| message["content"].as_str().expect("a content").to_owned())
+        .collect()
 }
 
 fn stride() -> usize {
@@ -100,7 +103,8 @@ fn a_line_that_falls_silent_is_given_up_and_replaced() {
 
 #[test]
 fn a_slow_line_only_takes_longer() {
-    let slow = |bytes: [usize; 5]| bytes.map(|at| (at, Fault::Delay(Duration::from_millis(5)))).to_vec();
+    let slow =
+        |bytes: [usize; 5]| bytes.map(|at| (at, Fault::Delay(Duration::from_millis(5)))).to_vec();
     let plan = Plan { up: slow([10, 100, 200, 260, 290]), down: slow([10, 140, 250, 330, 400]) };
     let faults = break_at(0..3, |_| plan.clone());
     // Those in the request at least: a client that loses patience is not there for the others.
@@ -196,7 +200,10 @@ fn converse(server: &TestServer, seed: u64) -> (usize, usize) {
             let (proxy, talker) = talker.join().expect("a talker that is content");
             assert_eq!(talker.heard, witness.heard, "everyone heard the same");
             assert_eq!(talker.notices, [format!("{} joined", talker.name)]);
-            assert_each_once_in_order(&names, &numbered(talker.whispers.iter().map(|(_, message)| message)));
+            assert_each_once_in_order(
+                &names,
+                &numbered(talker.whispers.iter().map(|(_, message)| message)),
+            );
             connections += talker.connections;
             faults += proxy.faults();
         }
@@ -206,7 +213,8 @@ fn converse(server: &TestServer, seed: u64) -> (usize, usize) {
     witness.run_until(total + 1, private);
     witness.heard.pop();
     assert_eq!(sorted(contents(&witness.heard)), sorted(public), "each message once");
-    let whispers: Vec<Value> = witness.whispers.iter().map(|(_, message)| message.clone()).collect();
+    let whispers: Vec<Value> =
+        witness.whispers.iter().map(|(_, message)| message.clone()).collect();
     assert_eq!(sorted(contents(&whispers)), sorted(to_witness), "each private message once");
     assert_eq!(
         witness.notices,
@@ -266,7 +274,8 @@ fn numbered<'a>(messages: impl Iterator<Item = &'a Value>) -> Vec<(String, usize
 
 fn assert_each_once_in_order(names: &[&str], said: &[(String, usize)]) {
     for name in names {
-        let numbers: Vec<usize> = said.iter().filter(|(user, _)| user == name).map(|(_, number)| *number).collect();
+        let numbers: Vec<usize> =
+            said.iter().filter(|(user, _)| user == name).map(|(_, number)| *number).collect();
         assert!(numbers.is_sorted_by(|a, b| a < b), "{name}: {numbers:?}");
     }
 }

@@ -56,7 +56,10 @@ fn a_broken_protocol_is_1002() {
         ("close too long", masked(FIN | CLOSE, &[0x03; 126])),
         ("continuation of nothing", masked(FIN, hello)),
         ("fragment of nothing", masked(0, hello)),
-        ("message in the middle of another", [masked(TEXT, b"{"), masked(FIN | TEXT, hello)].concat()),
+        (
+            "message in the middle of another",
+            [masked(TEXT, b"{"), masked(FIN | TEXT, hello)].concat(),
+        ),
         ("close of one byte", masked(FIN | CLOSE, b"\x03")),
         ("close code that must not be sent", masked(FIN | CLOSE, &1005u16.to_be_bytes())),
         ("close code that nobody has defined", masked(FIN | CLOSE, &2999u16.to_be_bytes())),
@@ -79,15 +82,25 @@ fn text_that_is_not_utf_8_is_1007() {
         ("a surrogate", masked(FIN | TEXT, b"\xed\xa0\x80")),
         ("an overlong form", masked(FIN | TEXT, b"\xc0\xaf")),
         ("a character cut off by the end", masked(FIN | TEXT, b"\xe4\xbd")),
-        ("a character cut off by the end of the last fragment", [masked(TEXT, b"\xe4"), masked(FIN, b"\xbd")].concat()),
+        (
+            "a character cut off by the end of the last fragment",
+            [masked(TEXT, b"\xe4"), masked(FIN, b"\xbd")].concat(),
+        ),
         // Of these the message's end never comes: they end as soon as they are wrong.
         ("in the first fragment", masked(TEXT, b"{\xff")),
-        ("split over fragments", [masked(TEXT, b"\xf4"), masked(0, b""), masked(0, b"\x90")].concat()),
+        (
+            "split over fragments",
+            [masked(TEXT, b"\xf4"), masked(0, b""), masked(0, b"\x90")].concat(),
+        ),
     ];
     for (what, bytes) in cases {
         assert_eq!(close_of(&bytes, &[]), code(1007, ""), "{what}");
     }
-    assert_eq!(close_of(&masked(FIN | CLOSE, b"\x03\xe8\xff"), &[]), code(1007, ""), "in a close frame");
+    assert_eq!(
+        close_of(&masked(FIN | CLOSE, b"\x03\xe8\xff"), &[]),
+        code(1007, ""),
+        "in a close frame"
+    );
 }
 
 #[test]
@@ -110,7 +123,11 @@ fn a_message_over_the_limit_is_1009_by_its_header_alone() {
     // No more than its header ever comes, nor could a buffer for the longer ones be had.
     for length in [frame_bytes_max(100) as u64 + 1, 1 << 40, 1 << 62, u64::MAX] {
         for first in [FIN | TEXT, TEXT, FIN | BINARY, FIN | PING] {
-            assert_eq!(close_of(&header(first, length), &limit), code(1009, "too_big"), "{first:#x} {length}");
+            assert_eq!(
+                close_of(&header(first, length), &limit),
+                code(1009, "too_big"),
+                "{first:#x} {length}"
+            );
         }
     }
     let content = "x".repeat(101);
@@ -136,7 +153,9 @@ fn what_follows_a_close_frame_is_not_heard() {
     client.next_of("join");
     let said = masked(FIN | TEXT, br#"{"type":"public","content":"too late"}"#);
     let close = masked(FIN | CLOSE, &1000u16.to_be_bytes());
-    client.send(&[close.clone(), said, masked(FIN | PING, b""), close, masked(FIN | 0x3, b"")].concat());
+    client.send(
+        &[close.clone(), said, masked(FIN | PING, b""), close, masked(FIN | 0x3, b"")].concat(),
+    );
     assert_eq!(client.closed(), code(1000, ""));
     watcher.next_where(|message| {
         assert_ne!(message["type"], "public", "{message}");
@@ -148,7 +167,8 @@ fn what_follows_a_close_frame_is_not_heard() {
 fn half_a_frame_and_then_silence_is_4408() {
     let server = TestServer::start(&["--ping-interval", "50ms", "--ping-timeout", "400ms"]);
     let said = masked(FIN | TEXT, br#"{"type":"public","content":"x"}"#);
-    let halves = [said[..1].to_vec(), said[..4].to_vec(), said[..20].to_vec(), masked(TEXT, b"{\"type")];
+    let halves =
+        [said[..1].to_vec(), said[..4].to_vec(), said[..20].to_vec(), masked(TEXT, b"{\"type")];
     for half in halves {
         let mut client = RawClient::connect(&server, "name=half");
         client.next_of("join");
@@ -191,7 +211,8 @@ fn a_flood_of_pings_is_answered_as_fast_as_the_answers_are_read() {
     let mut sender = client.stream.try_clone().unwrap();
     let flooding = std::thread::spawn(move || {
         for number in 0..100_000u32 {
-            std::io::Write::write_all(&mut sender, &masked(FIN | PING, &number.to_be_bytes())).unwrap();
+            std::io::Write::write_all(&mut sender, &masked(FIN | PING, &number.to_be_bytes()))
+                .unwrap();
         }
     });
     for number in 0..100_000u32 {

@@ -29,10 +29,21 @@ fn register(hub: &mut Hub, id: ClientId, name: &str, room: &str) -> Mail {
     register_with_queue(hub, id, Nickname::Chosen(name.to_owned()), room, 16)
 }
 
-fn register_with_queue(hub: &mut Hub, id: ClientId, name: Nickname, room: &str, queue: usize) -> Mail {
+fn register_with_queue(
+    hub: &mut Hub,
+    id: ClientId,
+    name: Nickname,
+    room: &str,
+    queue: usize,
+) -> Mail {
     let (outbox, _controls, mail) = outbox::channel(queue, QUEUE_BYTES, &Sweeps::new());
-    let joining =
-        Joining { name, room: room.to_owned(), session: Session::random().unwrap(), claim: None, resume: None };
+    let joining = Joining {
+        name,
+        room: room.to_owned(),
+        session: Session::random().unwrap(),
+        claim: None,
+        resume: None,
+    };
     hub.handle(Event::Register(Newcomer { id, outbox, joining: joining.into() }), now());
     mail
 }
@@ -42,7 +53,10 @@ fn publish(hub: &mut Hub, id: ClientId, content: &str) {
 }
 
 fn whisper(hub: &mut Hub, id: ClientId, to: &str, content: &str) {
-    hub.handle(Event::Whisper { id, to: to.to_owned(), content: content.to_owned(), receipt: None }, now());
+    hub.handle(
+        Event::Whisper { id, to: to.to_owned(), content: content.to_owned(), receipt: None },
+        now(),
+    );
 }
 
 /// The messages in each queued entry, and whether more may come.
@@ -50,8 +64,10 @@ fn entries(mail: &mut Mail) -> (Vec<Vec<Value>>, Status) {
     let (taken, status) = mail.take();
     let decode = |entry: &Frames| {
         let mut bytes = entry.to_vec();
-        let messages =
-            raw::frames(&mut bytes).iter().map(|(_, payload)| serde_json::from_slice(payload).unwrap()).collect();
+        let messages = raw::frames(&mut bytes)
+            .iter()
+            .map(|(_, payload)| serde_json::from_slice(payload).unwrap())
+            .collect();
         assert!(bytes.is_empty(), "an entry holds whole frames");
         messages
     };
@@ -88,7 +104,10 @@ fn a_turn_is_one_entry_for_each_member() {
     for mail in [&mut ann, &mut bob] {
         let (entries, _) = entries(mail);
         assert_eq!(entries.len(), 1);
-        assert_eq!(entries[0].iter().map(|message| message["seq"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!(
+            entries[0].iter().map(|message| message["seq"].as_u64().unwrap()).collect::<Vec<_>>(),
+            [1, 2, 3]
+        );
     }
 }
 
@@ -141,7 +160,10 @@ fn whatever_a_turn_has_for_a_member_is_one_entry() {
     publish(&mut hub, 1, "end");
     hub.flush(now());
     let (entries, status) = entries(&mut bob);
-    assert_eq!((entries.iter().map(Vec::len).collect::<Vec<_>>(), status), (vec![51], Status::Open));
+    assert_eq!(
+        (entries.iter().map(Vec::len).collect::<Vec<_>>(), status),
+        (vec![51], Status::Open)
+    );
     assert_eq!(heard(&mut ann).len(), 101);
 }
 
@@ -153,7 +175,11 @@ fn a_member_whose_queue_is_full_goes_with_1013_and_sees_no_gap() {
     hub.flush(now());
     heard(&mut ann);
     let (greeting, _) = entries(&mut slow);
-    assert_eq!(greeting.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1], "welcome, and its own join");
+    assert_eq!(
+        greeting.iter().map(Vec::len).collect::<Vec<_>>(),
+        [1, 1],
+        "welcome, and its own join"
+    );
     for content in ["1", "2", "3", "4", "5", "6"] {
         publish(&mut hub, 1, content);
         hub.flush(now());
@@ -161,7 +187,10 @@ fn a_member_whose_queue_is_full_goes_with_1013_and_sees_no_gap() {
     // With room for two, and for a greeting, which it has taken already.
     assert_eq!(heard(&mut ann), ["1", "2", "3", "4", "5", "leave slow", "6"]);
     let (entries, status) = entries(&mut slow);
-    assert_eq!(entries.concat().iter().map(|m| m["seq"].as_u64()).collect::<Vec<_>>(), [1, 2, 3, 4].map(Some));
+    assert_eq!(
+        entries.concat().iter().map(|m| m["seq"].as_u64()).collect::<Vec<_>>(),
+        [1, 2, 3, 4].map(Some)
+    );
     assert_eq!((status, slow.reason()), (Status::Closed, Some(CloseReason::TooSlow)));
 }
 
@@ -207,8 +236,9 @@ fn many_full_queues_at_once_are_many_leaves_in_one_entry() {
     let mut hub = hub(&[]);
     let mut ann = register(&mut hub, 1, "Ann", "r");
     // A greeting, the turn's join notices, one more entry, since there is no history yet, and then nothing fits.
-    let slow: Vec<Mail> =
-        (2..50).map(|id| register_with_queue(&mut hub, id, Nickname::Chosen(format!("s{id}")), "r", 1)).collect();
+    let slow: Vec<Mail> = (2..50)
+        .map(|id| register_with_queue(&mut hub, id, Nickname::Chosen(format!("s{id}")), "r", 1))
+        .collect();
     hub.flush(now());
     heard(&mut ann);
     for content in ["x", "y"] {
@@ -216,7 +246,11 @@ fn many_full_queues_at_once_are_many_leaves_in_one_entry() {
         hub.flush(now());
     }
     let (entries, _) = entries(&mut ann);
-    assert_eq!(entries.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 48], "the messages, then all the leaves");
+    assert_eq!(
+        entries.iter().map(Vec::len).collect::<Vec<_>>(),
+        [1, 1, 48],
+        "the messages, then all the leaves"
+    );
     assert!(slow.iter().all(|mail| mail.reason() == Some(CloseReason::TooSlow)));
 }
 
@@ -248,7 +282,9 @@ fn a_refused_newcomer_is_told_and_nobody_hears_of_it() {
     hub.handle(Event::Unregister { id: 2, reason: CloseReason::ConnectionLost }, now());
     hub.flush(now());
     assert_eq!(heard(&mut ann), ["welcome Ann", "join Ann"]);
-    for (mail, reason) in [(&mut taken, CloseReason::NameTaken), (&mut no_room, CloseReason::RoomLimit)] {
+    for (mail, reason) in
+        [(&mut taken, CloseReason::NameTaken), (&mut no_room, CloseReason::RoomLimit)]
+    {
         let (entries, status) = entries(mail);
         assert_has(&entries[0][0], json!({"type": "error", "code": reason.name()}));
         assert_eq!((status, mail.reason()), (Status::Closed, Some(reason)));
@@ -267,7 +303,10 @@ fn a_room_of_absent_members_alone_gives_way_before_a_newcomer_is_refused() {
     let mut dan = register(&mut hub, 5, "Dan", "newer");
     hub.flush(now());
     assert_eq!(heard(&mut cid), ["welcome Cid", "join Cid"]);
-    assert_eq!((heard(&mut dan), dan.reason()), (vec!["error".to_owned()], Some(CloseReason::RoomLimit)));
+    assert_eq!(
+        (heard(&mut dan), dan.reason()),
+        (vec!["error".to_owned()], Some(CloseReason::RoomLimit))
+    );
 }
 
 #[test]
@@ -277,7 +316,9 @@ fn a_guest_whose_name_is_taken_gets_the_next() {
     let mails: Vec<Mail> = [35, 35, 35, u32::MAX, u32::MAX]
         .into_iter()
         .enumerate()
-        .map(|(i, start)| register_with_queue(&mut hub, i as ClientId, Nickname::Guest(start), "r", 64))
+        .map(|(i, start)| {
+            register_with_queue(&mut hub, i as ClientId, Nickname::Guest(start), "r", 64)
+        })
         .collect();
     hub.flush(now());
     for mut mail in mails {
@@ -308,7 +349,8 @@ fn a_crowd_is_told_of_comings_and_goings_together_and_in_their_place() {
     let mut hub = hub(&[]);
     let mut mails: Vec<Mail> = (1..=200)
         .map(|id| {
-            let mut mail = register_with_queue(&mut hub, id, Nickname::Chosen(format!("m{id}")), "r", 256);
+            let mut mail =
+                register_with_queue(&mut hub, id, Nickname::Chosen(format!("m{id}")), "r", 256);
             hub.flush(now());
             let heard = heard(&mut mail);
             assert_eq!(heard, [format!("welcome m{id}"), format!("join m{id}")], "its own at once");
@@ -339,7 +381,8 @@ fn a_crowd_is_told_of_comings_and_goings_together_and_in_their_place() {
     assert_eq!(heard(&mut mails[0]), ["leave late", "hello"]);
     assert_eq!(heard(&mut mails[2]), ["join late", "leave late", "hello"]);
     // Also where what waits is so much that the message begins an entry of its own.
-    let many: Vec<Mail> = (300..500).map(|id| register(&mut hub, id, &format!("m{id}"), "r")).collect();
+    let many: Vec<Mail> =
+        (300..500).map(|id| register(&mut hub, id, &format!("m{id}"), "r")).collect();
     publish(&mut hub, 2, "at once");
     hub.flush(now());
     assert_eq!(heard(&mut mails[2]).last().map(String::as_str), Some("at once"));
@@ -380,7 +423,9 @@ fn what_waits_in_the_inbox_is_delivered_before_a_stop() {
     heard(&mut ann);
     let (inbox, events) = bounded(1024);
     for number in 0..600 {
-        inbox.send(Posted::now(Event::Publish { id: 1, content: number.to_string(), receipt: None })).unwrap();
+        inbox
+            .send(Posted::now(Event::Publish { id: 1, content: number.to_string(), receipt: None }))
+            .unwrap();
     }
     let (stop, stopped) = bounded(1);
     stop.send(()).unwrap();
@@ -403,7 +448,8 @@ fn every_message_has_the_time_and_each_life_of_a_room_its_epoch() {
         hub.handle(Event::Unregister { id: 2, reason: CloseReason::ConnectionLost }, now());
         hub.flush(now());
         let messages = entries(&mut ann).0.concat();
-        let kinds: Vec<&str> = messages.iter().map(|message| message["type"].as_str().unwrap()).collect();
+        let kinds: Vec<&str> =
+            messages.iter().map(|message| message["type"].as_str().unwrap()).collect();
         assert_eq!(kinds, ["welcome", "join", "join", "private", "error", "public", "leave"]);
         assert!(messages.iter().all(|message| message["ts"] == NOW), "{messages:?}");
         epochs.push(messages[0]["epoch"].clone());
@@ -462,7 +508,10 @@ fn an_entry_of_a_members_own_holds_as_much_again_and_no_more() {
     hub.flush(now());
     let (taken, _) = ann.take();
     let sizes: Vec<usize> = taken.iter().map(|entry| entry.len()).collect();
-    assert!(sizes.iter().any(|&size| size > 16 * 1024) && sizes.iter().all(|&size| size <= 32 * 1024), "{sizes:?}");
+    assert!(
+        sizes.iter().any(|&size| size > 16 * 1024) && sizes.iter().all(|&size| size <= 32 * 1024),
+        "{sizes:?}"
+    );
 }
 
 #[test]
@@ -484,6 +533,10 @@ fn no_message_is_longer_than_the_longest_a_client_may_send() {
     assert_eq!(taken.len(), 2);
     for entry in taken {
         let longest = frame_bytes_max(CONTENT_BYTES_MAX);
-        assert!((6 * CONTENT_BYTES_MAX..=longest).contains(&entry.len()), "{} of {longest}", entry.len());
+        assert!(
+            (6 * CONTENT_BYTES_MAX..=longest).contains(&entry.len()),
+            "{} of {longest}",
+            entry.len()
+        );
     }
 }

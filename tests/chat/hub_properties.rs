@@ -14,7 +14,9 @@ use proptest::test_runner::{Config, RngSeed, TestRunner};
 use serde_json::Value;
 
 use crate::support::model::{Asks, Id, Model, Secret, hex};
-use crate::support::steps::{Claim, ENDS, NAMES, PEOPLE, QUEUE_ENOUGH, ROOMS, Rules, Seen, Step, rules, step, words};
+use crate::support::steps::{
+    Claim, ENDS, NAMES, PEOPLE, QUEUE_ENOUGH, ROOMS, Rules, Seen, Step, rules, step, words,
+};
 use crate::support::{config, raw};
 
 /// Cases, unless `PROPTEST_CASES` says otherwise. They are the same each time unless `PROPTEST_RNG_SEED` does.
@@ -112,7 +114,8 @@ impl Stage {
             ("--max-rooms", rooms.to_string()),
             ("--leave-grace", format!("{grace}ms")),
         ];
-        let options: Vec<&str> = options.iter().flat_map(|(name, value)| [*name, &**value]).collect();
+        let options: Vec<&str> =
+            options.iter().flat_map(|(name, value)| [*name, &**value]).collect();
         Stage {
             hub: Hub::new(Arc::new(config(&options)), Sweeps::new(), 7),
             model: Model::new(history, grace, rooms),
@@ -155,7 +158,10 @@ impl Stage {
             }
             &Step::Whisper { who, to, content, receipt } => {
                 let receipt = receipt.map(|number| number.to_string());
-                self.send(who, Sent { to: Some(NAMES[to].to_owned()), content: words(content), receipt });
+                self.send(
+                    who,
+                    Sent { to: Some(NAMES[to].to_owned()), content: words(content), receipt },
+                );
             }
             &Step::Again { who } => {
                 if let Some(sent) = self.people[who].sent.clone() {
@@ -235,7 +241,8 @@ impl Stage {
             Seen::OtherLife => Some((0, memory.seq)),
             Seen::Nothing => None,
         });
-        let asks = Asks { name: memory.name, room: memory.room, fresh: id as Secret + 1, claim, resume };
+        let asks =
+            Asks { name: memory.name, room: memory.room, fresh: id as Secret + 1, claim, resume };
         self.model.join(&asks);
         let session = |secret| Session::parse(&hex(secret)).unwrap();
         let epoch = |life| self.epochs.get(&life).cloned().unwrap_or_else(|| "another".to_owned());
@@ -265,9 +272,14 @@ impl Stage {
     fn flush(&mut self) {
         self.hub.flush(self.moment());
         let is_slow = |id: &Id| self.lines[*id].mail.reason() == Some(CloseReason::TooSlow);
-        let evicted: Vec<Id> =
-            (0..self.lines.len()).filter(|id| self.model.ears[*id].closed.is_none()).filter(is_slow).collect();
-        assert!(!evicted.iter().any(|id| self.lines[*id].roomy), "a queue with room is not too slow");
+        let evicted: Vec<Id> = (0..self.lines.len())
+            .filter(|id| self.model.ears[*id].closed.is_none())
+            .filter(is_slow)
+            .collect();
+        assert!(
+            !evicted.iter().any(|id| self.lines[*id].roomy),
+            "a queue with room is not too slow"
+        );
         self.model.evict(&evicted);
         self.turning = false;
     }
@@ -285,11 +297,19 @@ impl Stage {
         let (line, ear) = (&self.lines[id], &self.model.ears[id]);
         let lag = ear.due.len() - line.read;
         match ear.closed {
-            None => assert!(lag == 0 || self.turning, "{lag} messages have not been delivered: {:?}", ear.due.last()),
+            None => assert!(
+                lag == 0 || self.turning,
+                "{lag} messages have not been delivered: {:?}",
+                ear.due.last()
+            ),
             Some(_) if line.mail.reason() == Some(CloseReason::TooSlow) => assert!(!line.roomy),
             Some(reason) => {
                 assert_eq!((line.mail.reason(), status), (Some(reason), Status::Closed));
-                assert!(lag == 0 || !line.roomy, "{lag} messages got lost on the way out: {:?}", ear.due.last());
+                assert!(
+                    lag == 0 || !line.roomy,
+                    "{lag} messages got lost on the way out: {:?}",
+                    ear.due.last()
+                );
             }
         }
     }
@@ -305,14 +325,19 @@ impl Stage {
             }
         }
         settle_order(&mut ear.due[line.read..], &message);
-        let due = ear.due.get(line.read).unwrap_or_else(|| panic!("nothing more was due: {message}"));
+        let due =
+            ear.due.get(line.read).unwrap_or_else(|| panic!("nothing more was due: {message}"));
         line.read += 1;
         if message["type"] == "welcome" {
             let life = due["epoch"].as_u64().unwrap();
             let epoch = message["epoch"].as_str().unwrap();
             let known = self.epochs.entry(life).or_insert_with(|| epoch.to_owned());
             assert_eq!(known, epoch, "a life has one epoch");
-            assert_eq!(self.epochs.values().filter(|other| *other == epoch).count(), 1, "and no other life has it");
+            assert_eq!(
+                self.epochs.values().filter(|other| *other == epoch).count(),
+                1,
+                "and no other life has it"
+            );
             message["epoch"] = life.into();
         }
         assert_eq!(&message, due);
@@ -333,17 +358,27 @@ impl Stage {
                 line.next = number("seq") - number("history") + 1;
                 line.greeting = number("history");
                 if message["recovered"] == true {
-                    assert_eq!(Some(line.next), line.since.map(|since| since + 1), "it goes on where it stopped");
+                    assert_eq!(
+                        Some(line.next),
+                        line.since.map(|since| since + 1),
+                        "it goes on where it stopped"
+                    );
                 }
             }
             "public" if number("seq") < line.next => {
-                assert_eq!(user, self.model.ears[id].due[0]["user"], "nobody else's message comes twice");
+                assert_eq!(
+                    user, self.model.ears[id].due[0]["user"],
+                    "nobody else's message comes twice"
+                );
             }
             "public" => {
                 assert_eq!(number("seq"), line.next, "no gap");
                 line.next += 1;
                 line.greeting = line.greeting.saturating_sub(1);
-                assert!(greeting || !line.gone.iter().any(|gone| gone == user), "{user} has left and says something");
+                assert!(
+                    greeting || !line.gone.iter().any(|gone| gone == user),
+                    "{user} has left and says something"
+                );
             }
             "leave" => line.gone.push(user.to_owned()),
             "join" => line.gone.retain(|gone| gone != user),
@@ -351,7 +386,8 @@ impl Stage {
         }
         if message["type"] == "public" {
             let life = self.model.ears[id].due[0]["epoch"].as_u64().unwrap();
-            let first = self.frames.entry((life, number("seq"))).or_insert_with(|| payload.to_vec());
+            let first =
+                self.frames.entry((life, number("seq"))).or_insert_with(|| payload.to_vec());
             assert_eq!(first, payload, "byte for byte as it first went out");
         }
     }
@@ -363,9 +399,11 @@ impl Stage {
         }
         match message["type"].as_str().unwrap() {
             "welcome" => {
-                memory.secret = Secret::from_str_radix(message["session"].as_str().unwrap(), 16).ok();
+                memory.secret =
+                    Secret::from_str_radix(message["session"].as_str().unwrap(), 16).ok();
                 memory.life = message["epoch"].as_u64();
-                memory.seq = message["seq"].as_u64().unwrap() - message["history"].as_u64().unwrap();
+                memory.seq =
+                    message["seq"].as_u64().unwrap() - message["history"].as_u64().unwrap();
                 memory.name = message["user"].as_str().unwrap().to_owned();
             }
             "public" => memory.seq = memory.seq.max(message["seq"].as_u64().unwrap()),
@@ -377,7 +415,9 @@ impl Stage {
 /// Several members whose queues are full leave in any order, and with each what was not delivered to it comes back: brings
 /// forward what came, if it was due in this row.
 fn settle_order(due: &mut [Value], came: &Value) {
-    let is_parting = |message: &Value| message["type"] == "leave" || message["code"] == ErrorCode::NoSuchUser.name();
+    let is_parting = |message: &Value| {
+        message["type"] == "leave" || message["code"] == ErrorCode::NoSuchUser.name()
+    };
     let row = due.iter().take_while(|message| is_parting(message)).count();
     if let Some(at) = due[..row].iter().position(|message| message == came) {
         due[..=at].rotate_right(1);

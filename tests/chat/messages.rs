@@ -18,7 +18,10 @@ fn welcome_comes_first_and_lists_everyone_sorted() {
                "seq": 0, "history": 0, "recovered": false}),
     );
     assert!(welcome["epoch"].as_str().is_some_and(|epoch| !epoch.is_empty()));
-    assert!(welcome["ts"].as_u64().is_some_and(|ts| ts > 1_700_000_000_000), "milliseconds: {welcome}");
+    assert!(
+        welcome["ts"].as_u64().is_some_and(|ts| ts > 1_700_000_000_000),
+        "milliseconds: {welcome}"
+    );
 }
 
 #[test]
@@ -26,14 +29,20 @@ fn join_and_leave_reach_everyone() {
     let server = TestServer::start(&[]);
     let mut ann = Client::connect(&server, "name=Ann");
     assert_eq!(ann.next()["type"], "welcome");
-    assert_has(&ann.next(), json!({"type": "join", "user": "Ann", "content": "Ann joined", "room": "lobby"}));
+    assert_has(
+        &ann.next(),
+        json!({"type": "join", "user": "Ann", "content": "Ann joined", "room": "lobby"}),
+    );
     let mut bob = Client::join(&server, "Bob");
     assert_has(&ann.next(), json!({"type": "join", "user": "Bob", "content": "Bob joined"}));
     bob.say("bye");
     bob.close();
     assert_has(&ann.next(), json!({"type": "public", "user": "Bob", "content": "bye"}));
     let leave = ann.next();
-    assert_has(&leave, json!({"type": "leave", "user": "Bob", "content": "Bob left", "room": "lobby"}));
+    assert_has(
+        &leave,
+        json!({"type": "leave", "user": "Bob", "content": "Bob left", "room": "lobby"}),
+    );
     assert!(leave["ts"].is_u64());
 }
 
@@ -45,7 +54,8 @@ fn public_message_reaches_everyone_with_its_sender_and_number() {
     ann.send(json!({"type": "public", "user": "Mallory", "content": " a <b> \u{1F600}\n", "unknown": [1]}));
     for client in [&mut ann, &mut bob] {
         let message = client.next_of("public");
-        let expected = json!({"user": "Ann", "content": " a <b> \u{1F600}\n", "room": "lobby", "seq": 1});
+        let expected =
+            json!({"user": "Ann", "content": " a <b> \u{1F600}\n", "room": "lobby", "seq": 1});
         assert_has(&message, expected);
         assert!(message["ts"].is_u64() && message.get("ref").is_none(), "{message}");
     }
@@ -61,7 +71,8 @@ fn private_message_reaches_the_two_and_nobody_else() {
     let mut eve = Client::join(&server, "Eve");
     ann.send(json!({"type": "private", "to": "bob", "content": "psst", "ref": "p1"}));
     for client in [&mut ann, &mut bob] {
-        let expected = json!({"user": "Ann", "to": "Bob", "content": "psst", "room": "lobby", "ref": "p1"});
+        let expected =
+            json!({"user": "Ann", "to": "Bob", "content": "psst", "room": "lobby", "ref": "p1"});
         assert_has(&client.next_of("private"), expected);
     }
     ann.say("aloud");
@@ -122,7 +133,10 @@ fn newcomer_gets_the_last_messages_byte_for_byte_oldest_first() {
     for original in &originals[1..] {
         assert_eq!(&late.frame().unwrap().1, original);
     }
-    assert_has(&serde_json::from_slice(&late.frame().unwrap().1).unwrap(), json!({"type": "join", "user": "late"}));
+    assert_has(
+        &serde_json::from_slice(&late.frame().unwrap().1).unwrap(),
+        json!({"type": "join", "user": "late"}),
+    );
 }
 
 #[test]
@@ -200,7 +214,8 @@ fn errors_have_their_codes_and_leave_the_connection_open() {
         let error = ann.next();
         assert_has(&error, json!({"type": "error", "code": code}));
         assert!(
-            error["content"].as_str().is_some_and(|content| !content.is_empty()) && error["ts"].is_u64(),
+            error["content"].as_str().is_some_and(|content| !content.is_empty())
+                && error["ts"].is_u64(),
             "{error}"
         );
     }
@@ -220,7 +235,8 @@ fn content_of_the_full_size_passes_however_it_is_escaped() {
 #[test]
 fn fifty_clients_in_one_room_hear_everything_once_and_in_order() {
     let server = TestServer::start(&[]);
-    let mut clients: Vec<Client> = (0..50).map(|i| Client::join(&server, &format!("c{i}"))).collect();
+    let mut clients: Vec<Client> =
+        (0..50).map(|i| Client::join(&server, &format!("c{i}"))).collect();
     for round in 0..4 {
         for client in &mut clients {
             client.say(&round.to_string());

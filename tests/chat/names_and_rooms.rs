@@ -51,7 +51,11 @@ fn bad_names_are_refused_with_4400() {
         "%E2%81%A6x",
     ];
     for name in names {
-        assert_eq!(refused(&server, &format!("name={name}")), (4400, "invalid_name".to_owned()), "{name}");
+        assert_eq!(
+            refused(&server, &format!("name={name}")),
+            (4400, "invalid_name".to_owned()),
+            "{name}"
+        );
     }
 }
 
@@ -59,10 +63,17 @@ fn bad_names_are_refused_with_4400() {
 fn bad_rooms_are_refused_with_4400() {
     let server = TestServer::start(&[]);
     for room in ["", "a+b", "caf%C3%A9", "a.b", "%FF", &"r".repeat(65)] {
-        assert_eq!(refused(&server, &format!("room={room}")), (4400, "invalid_room".to_owned()), "{room}");
+        assert_eq!(
+            refused(&server, &format!("room={room}")),
+            (4400, "invalid_room".to_owned()),
+            "{room}"
+        );
     }
     for room in ["a", "A-z_0", &"r".repeat(64)] {
-        assert_has(&Client::connect(&server, &format!("room={room}")).next(), json!({"type": "welcome", "room": room}));
+        assert_has(
+            &Client::connect(&server, &format!("room={room}")).next(),
+            json!({"type": "welcome", "room": room}),
+        );
     }
 }
 
@@ -71,7 +82,11 @@ fn a_name_belongs_to_one_member_of_a_room_whatever_its_case() {
     let server = TestServer::start(&[]);
     let ann = Client::join(&server, "Ann");
     for name in ["Ann", "ANN", "ann"] {
-        assert_eq!(refused(&server, &format!("name={name}")), (4409, "name_taken".to_owned()), "{name}");
+        assert_eq!(
+            refused(&server, &format!("name={name}")),
+            (4409, "name_taken".to_owned()),
+            "{name}"
+        );
     }
     // Σ has two lower-case forms, ß none of its own in upper case.
     let _odysseus = Client::connect(&server, "name=%CE%9F%CE%94%CE%A5%CE%A3");
@@ -92,11 +107,20 @@ fn a_name_belongs_to_one_member_of_a_room_whatever_its_case() {
 fn guests_get_a_name_of_four_letters_or_digits() {
     let server = TestServer::start(&[]);
     let names: Vec<String> = (0..20)
-        .map(|_| Client::connect(&server, "room=guests").next()["user"].as_str().expect("a name").to_owned())
+        .map(|_| {
+            Client::connect(&server, "room=guests").next()["user"]
+                .as_str()
+                .expect("a name")
+                .to_owned()
+        })
         .collect();
     for name in &names {
         let suffix = name.strip_prefix("guest-").expect("guest-xxxx");
-        assert!(suffix.len() == 4 && suffix.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()), "{name}");
+        assert!(
+            suffix.len() == 4
+                && suffix.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()),
+            "{name}"
+        );
     }
     let mut successors = names.clone();
     successors.sort();

@@ -118,7 +118,9 @@ impl Member {
     }
 
     fn send(&mut self, message: Value) {
-        self.stream.write_all(&masked(FIN | TEXT, message.to_string().as_bytes())).expect("the socket takes it");
+        self.stream
+            .write_all(&masked(FIN | TEXT, message.to_string().as_bytes()))
+            .expect("the socket takes it");
     }
 
     fn say(&mut self, content: &str) {
@@ -144,100 +146,119 @@ const IMPATIENT: [&str; 2] = ["--ping-interval=200ms", "--ping-timeout=2s"];
 
 #[test]
 fn a_cut_line_ends_its_client_alone_with_4408_and_its_name_comes_free() {
-    in_own_network("chat::network::a_cut_line_ends_its_client_alone_with_4408_and_its_name_comes_free", || {
-        // The rate paces the conversation, or it would fill the queue of the one who is cut off.
-        let program = server(&[&IMPATIENT[..], &["--leave-grace=0", "--message-rate=50"]].concat());
-        let (cut, whole) = (Cable::new(&program, 0), Cable::new(&program, 1));
-        let _ann = Member::join(&cut, "ann");
-        let mut bob = Member::join(&whole, "bob");
-        let cid = Member::join(&whole, "cid");
-        bob.hears(json!({"type": "join", "user": "cid"}));
-        cut.cut();
-        let start = Instant::now();
-        let (mut gone, mut said) = ([false; 2], 0);
-        while gone != [true; 2] {
-            assert!(start.elapsed() < DEADLINE, "{}", program.logged());
-            said += 1;
-            bob.say(&said.to_string());
-            for (member, gone) in [&bob, &cid].into_iter().zip(&mut gone) {
-                let mut message = member.next();
-                if message["type"] == "leave" && !*gone {
-                    assert_has(&message, json!({"user": "ann"}));
-                    *gone = true;
-                    message = member.next();
+    in_own_network(
+        "chat::network::a_cut_line_ends_its_client_alone_with_4408_and_its_name_comes_free",
+        || {
+            // The rate paces the conversation, or it would fill the queue of the one who is cut off.
+            let program =
+                server(&[&IMPATIENT[..], &["--leave-grace=0", "--message-rate=50"]].concat());
+            let (cut, whole) = (Cable::new(&program, 0), Cable::new(&program, 1));
+            let _ann = Member::join(&cut, "ann");
+            let mut bob = Member::join(&whole, "bob");
+            let cid = Member::join(&whole, "cid");
+            bob.hears(json!({"type": "join", "user": "cid"}));
+            cut.cut();
+            let start = Instant::now();
+            let (mut gone, mut said) = ([false; 2], 0);
+            while gone != [true; 2] {
+                assert!(start.elapsed() < DEADLINE, "{}", program.logged());
+                said += 1;
+                bob.say(&said.to_string());
+                for (member, gone) in [&bob, &cid].into_iter().zip(&mut gone) {
+                    let mut message = member.next();
+                    if message["type"] == "leave" && !*gone {
+                        assert_has(&message, json!({"user": "ann"}));
+                        *gone = true;
+                        message = member.next();
+                    }
+                    assert_has(
+                        &message,
+                        json!({"type": "public", "content": said.to_string(), "seq": said}),
+                    );
                 }
-                assert_has(&message, json!({"type": "public", "content": said.to_string(), "seq": said}));
             }
-        }
-        Member::connect(&whole, "name=ann").hears(json!({"type": "welcome", "user": "ann"}));
-        let told = eventually("the end in the log", || {
-            let log = program.logged();
-            log.contains("from 192.0.2.2:").then_some(log).filter(|log| log.contains("gone: 4408 ping_timeout"))
-        });
-        assert_eq!(told.matches("gone: 4408").count(), 1, "{told}");
-    });
+            Member::connect(&whole, "name=ann").hears(json!({"type": "welcome", "user": "ann"}));
+            let told = eventually("the end in the log", || {
+                let log = program.logged();
+                log.contains("from 192.0.2.2:")
+                    .then_some(log)
+                    .filter(|log| log.contains("gone: 4408 ping_timeout"))
+            });
+            assert_eq!(told.matches("gone: 4408").count(), 1, "{told}");
+        },
+    );
 }
 
 #[test]
 fn a_member_comes_back_over_a_mended_line_and_the_others_notice_nothing() {
-    in_own_network("chat::network::a_member_comes_back_over_a_mended_line_and_the_others_notice_nothing", || {
-        let program = server(&[&IMPATIENT[..], &["--leave-grace=1h", "--message-rate=0"]].concat());
-        let (cut, whole) = (Cable::new(&program, 0), Cable::new(&program, 1));
-        let ann = Member::connect(&cut, "name=ann");
-        let welcome = ann.hears(json!({"type": "welcome"}));
-        ann.hears(json!({"type": "join", "user": "ann"}));
-        let mut bob = Member::join(&whole, "bob");
-        ann.hears(json!({"type": "join", "user": "bob"}));
-        bob.say("before");
-        for member in [&ann, &bob] {
-            member.hears(json!({"content": "before", "seq": 1}));
-        }
-        cut.cut();
-        eventually("the end of the cut line", || program.logged().contains("gone: 4408 ping_timeout").then_some(()));
-        for content in ["missed", "missed too"] {
-            bob.say(content);
-            bob.hears(json!({"type": "public", "content": content}));
-        }
-        bob.send(json!({"type": "private", "to": "ann", "content": "kept"}));
-        bob.hears(json!({"type": "private", "content": "kept"}));
-        cut.mend();
-        // The old connection learns why it ended, as soon as the line lets it.
-        ann.hears(json!({"type": "close", "code": 4408}));
+    in_own_network(
+        "chat::network::a_member_comes_back_over_a_mended_line_and_the_others_notice_nothing",
+        || {
+            let program =
+                server(&[&IMPATIENT[..], &["--leave-grace=1h", "--message-rate=0"]].concat());
+            let (cut, whole) = (Cable::new(&program, 0), Cable::new(&program, 1));
+            let ann = Member::connect(&cut, "name=ann");
+            let welcome = ann.hears(json!({"type": "welcome"}));
+            ann.hears(json!({"type": "join", "user": "ann"}));
+            let mut bob = Member::join(&whole, "bob");
+            ann.hears(json!({"type": "join", "user": "bob"}));
+            bob.say("before");
+            for member in [&ann, &bob] {
+                member.hears(json!({"content": "before", "seq": 1}));
+            }
+            cut.cut();
+            eventually("the end of the cut line", || {
+                program.logged().contains("gone: 4408 ping_timeout").then_some(())
+            });
+            for content in ["missed", "missed too"] {
+                bob.say(content);
+                bob.hears(json!({"type": "public", "content": content}));
+            }
+            bob.send(json!({"type": "private", "to": "ann", "content": "kept"}));
+            bob.hears(json!({"type": "private", "content": "kept"}));
+            cut.mend();
+            // The old connection learns why it ended, as soon as the line lets it.
+            ann.hears(json!({"type": "close", "code": 4408}));
 
-        let said = |field: &str| welcome[field].as_str().expect("text").to_owned();
-        let query = format!("name=ann&session={}&epoch={}&since=1", said("session"), said("epoch"));
-        let mut ann = Member::connect(&cut, &query);
-        ann.hears(json!({"type": "welcome", "user": "ann", "recovered": true, "history": 2}));
-        ann.hears(json!({"type": "public", "content": "missed", "seq": 2}));
-        ann.hears(json!({"type": "public", "content": "missed too", "seq": 3}));
-        ann.hears(json!({"type": "private", "user": "bob", "content": "kept"}));
-        ann.say("back");
-        bob.hears(json!({"type": "public", "user": "ann", "content": "back", "seq": 4}));
-    });
+            let said = |field: &str| welcome[field].as_str().expect("text").to_owned();
+            let query =
+                format!("name=ann&session={}&epoch={}&since=1", said("session"), said("epoch"));
+            let mut ann = Member::connect(&cut, &query);
+            ann.hears(json!({"type": "welcome", "user": "ann", "recovered": true, "history": 2}));
+            ann.hears(json!({"type": "public", "content": "missed", "seq": 2}));
+            ann.hears(json!({"type": "public", "content": "missed too", "seq": 3}));
+            ann.hears(json!({"type": "private", "user": "bob", "content": "kept"}));
+            ann.say("back");
+            bob.hears(json!({"type": "public", "user": "ann", "content": "back", "seq": 4}));
+        },
+    );
 }
 
 #[test]
 fn a_line_that_is_mended_before_it_is_missed_loses_nothing() {
-    in_own_network("chat::network::a_line_that_is_mended_before_it_is_missed_loses_nothing", || {
-        let program = server(&["--message-rate=0"]);
-        let (cut, whole) = (Cable::new(&program, 0), Cable::new(&program, 1));
-        let mut ann = Member::join(&cut, "ann");
-        let mut bob = Member::join(&whole, "bob");
-        ann.hears(json!({"type": "join", "user": "bob"}));
-        cut.cut();
-        for number in 0..5 {
-            bob.say(&number.to_string());
-            bob.hears(json!({"content": number.to_string()}));
-        }
-        ann.say("from the dark");
-        cut.mend();
-        for number in 0..5 {
-            ann.hears(json!({"user": "bob", "content": number.to_string()}));
-        }
-        for member in [&ann, &bob] {
-            member.hears(json!({"user": "ann", "content": "from the dark", "seq": 6}));
-        }
-    });
+    in_own_network(
+        "chat::network::a_line_that_is_mended_before_it_is_missed_loses_nothing",
+        || {
+            let program = server(&["--message-rate=0"]);
+            let (cut, whole) = (Cable::new(&program, 0), Cable::new(&program, 1));
+            let mut ann = Member::join(&cut, "ann");
+            let mut bob = Member::join(&whole, "bob");
+            ann.hears(json!({"type": "join", "user": "bob"}));
+            cut.cut();
+            for number in 0..5 {
+                bob.say(&number.to_string());
+                bob.hears(json!({"content": number.to_string()}));
+            }
+            ann.say("from the dark");
+            cut.mend();
+            for number in 0..5 {
+                ann.hears(json!({"user": "bob", "content": number.to_string()}));
+            }
+            for member in [&ann, &bob] {
+                member.hears(json!({"user": "ann", "content": "from the dark", "seq": 6}));
+            }
+        },
+    );
 }
 
 /// A cable in two pieces, with this process between them, which delays every frame and loses some. `tc netem` would do it
@@ -269,7 +290,8 @@ impl BadLine {
 /// checksum and the cutting to a device that is never met.
 fn tap(interface: &str) -> Socket {
     let all = (libc::ETH_P_ALL as u16).to_be();
-    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(i32::from(all)))).expect("root");
+    let socket =
+        Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(i32::from(all)))).expect("root");
     let name = CString::new(interface).expect("a name");
     let notes: libc::c_int = 1;
     // SAFETY: a C string, and a number of the size that is told.
@@ -317,7 +339,10 @@ fn hand_on(from: Arc<Socket>, to: Arc<Socket>, mut random: Random, lost: Arc<Ato
             let is_ip = frame[PROTOCOL_AT..].starts_with(&(libc::ETH_P_IP as u16).to_be_bytes());
             if is_ip && random.below(BAD_LINE_LOSES_ONE_IN) == 0 {
                 lost.fetch_add(1, Ordering::Relaxed);
-            } else if tell.send((Instant::now() + BAD_LINE_DELAY, frame[..length].to_vec())).is_err() {
+            } else if tell
+                .send((Instant::now() + BAD_LINE_DELAY, frame[..length].to_vec()))
+                .is_err()
+            {
                 return;
             }
         }
@@ -327,47 +352,60 @@ fn hand_on(from: Arc<Socket>, to: Arc<Socket>, mut random: Random, lost: Arc<Ato
 #[test]
 fn over_a_line_that_loses_and_delays_everything_arrives_in_order() {
     const ROUNDS: usize = 3;
-    in_own_network("chat::network::over_a_line_that_loses_and_delays_everything_arrives_in_order", || {
-        let program = server(&["--message-rate=0", "--handshake-timeout=1h"]);
-        let whole = Cable::new(&program, 1);
-        let mut members = vec![Member::join(&whole, "m0")];
-        let line = BadLine::new(&program);
-        for number in 1..3 {
-            members.push(Member::join(&line.cable, &format!("m{number}")));
-            for member in &members[..number] {
-                member.hears(json!({"type": "join", "user": format!("m{number}")}));
-            }
-        }
-        let mut seq = 0;
-        for round in 0..ROUNDS {
-            for (number, member) in members.iter_mut().enumerate() {
-                member.say(&format!("{round} of m{number}"));
-                let to = format!("m{}", (number + 1) % 3);
-                member.send(json!({"type": "private", "to": to, "content": format!("{round} after that")}));
-            }
-            for (number, member) in members.iter().enumerate() {
-                let mut public = Vec::new();
-                let mut private = Vec::new();
-                while public.len() < 3 || private.len() < 2 {
-                    let message = member.next();
-                    let (user, content) = (message["user"].as_str().unwrap(), message["content"].as_str().unwrap());
-                    if message["type"] == "private" {
-                        assert_eq!(content, format!("{round} after that"));
-                        assert!(public.contains(&user.to_owned()), "m{number}: a private message of {user} overtakes");
-                        private.push(user.to_owned());
-                    } else {
-                        assert_eq!(content, format!("{round} of {user}"));
-                        public.push(user.to_owned());
-                        assert_eq!(message["seq"], seq + public.len());
-                    }
+    in_own_network(
+        "chat::network::over_a_line_that_loses_and_delays_everything_arrives_in_order",
+        || {
+            let program = server(&["--message-rate=0", "--handshake-timeout=1h"]);
+            let whole = Cable::new(&program, 1);
+            let mut members = vec![Member::join(&whole, "m0")];
+            let line = BadLine::new(&program);
+            for number in 1..3 {
+                members.push(Member::join(&line.cable, &format!("m{number}")));
+                for member in &members[..number] {
+                    member.hears(json!({"type": "join", "user": format!("m{number}")}));
                 }
-                private.sort();
-                let mut expected = [format!("m{number}"), format!("m{}", (number + 2) % 3)];
-                expected.sort();
-                assert_eq!(private, expected);
             }
-            seq += 3;
-        }
-        assert_ne!(line.lost.load(Ordering::Relaxed), 0, "the line is as bad as it is meant to be");
-    });
+            let mut seq = 0;
+            for round in 0..ROUNDS {
+                for (number, member) in members.iter_mut().enumerate() {
+                    member.say(&format!("{round} of m{number}"));
+                    let to = format!("m{}", (number + 1) % 3);
+                    member.send(json!({"type": "private", "to": to, "content": format!("{round} after that")}));
+                }
+                for (number, member) in members.iter().enumerate() {
+                    let mut public = Vec::new();
+                    let mut private = Vec::new();
+                    while public.len() < 3 || private.len() < 2 {
+                        let message = member.next();
+                        let (user, content) = (
+                            message["user"].as_str().unwrap(),
+                            message["content"].as_str().unwrap(),
+                        );
+                        if message["type"] == "private" {
+                            assert_eq!(content, format!("{round} after that"));
+                            assert!(
+                                public.contains(&user.to_owned()),
+                                "m{number}: a private message of {user} overtakes"
+                            );
+                            private.push(user.to_owned());
+                        } else {
+                            assert_eq!(content, format!("{round} of {user}"));
+                            public.push(user.to_owned());
+                            assert_eq!(message["seq"], seq + public.len());
+                        }
+                    }
+                    private.sort();
+                    let mut expected = [format!("m{number}"), format!("m{}", (number + 2) % 3)];
+                    expected.sort();
+                    assert_eq!(private, expected);
+                }
+                seq += 3;
+            }
+            assert_ne!(
+                line.lost.load(Ordering::Relaxed),
+                0,
+                "the line is as bad as it is meant to be"
+            );
+        },
+    );
 }

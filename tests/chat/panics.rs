@@ -23,7 +23,9 @@ impl Fault {
 
     /// It spares so many looks.
     fn after(spares: u32, thread: &str, leave_grace: &str) -> Fault {
-        let library = Path::new(env!("CARGO_BIN_EXE_parlour")).with_file_name("examples").join("libclock_fault.so");
+        let library = Path::new(env!("CARGO_BIN_EXE_parlour"))
+            .with_file_name("examples")
+            .join("libclock_fault.so");
         assert!(
             library.exists(),
             "{} is missing, which `cargo test` builds only without a filter: cargo build --examples",
@@ -31,7 +33,8 @@ impl Fault {
         );
         let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("fault in {thread}"));
         let _ = fs::remove_file(&file);
-        let mut command = command(&["--listen=127.0.0.1:0", leave_grace, "--metrics-listen=127.0.0.1:0"]);
+        let mut command =
+            command(&["--listen=127.0.0.1:0", leave_grace, "--metrics-listen=127.0.0.1:0"]);
         command.env("LD_PRELOAD", library).env("FAULT_THREAD", thread).env("FAULT_FILE", &file);
         command.env("FAULT_SPARES", spares.to_string());
         Fault { program: Program::start(&mut command), file }
@@ -132,5 +135,8 @@ fn a_hub_that_panics_ends_the_process_with_a_message_and_a_non_zero_status() {
     client.send(&say("and now?"));
     let (status, log) = fault.program.ended();
     assert_eq!(status.code(), Some(1), "{log}");
-    assert!(log.contains("panicked at") && log.contains("the hub has died, which is a bug"), "{log}");
+    assert!(
+        log.contains("panicked at") && log.contains("the hub has died, which is a bug"),
+        "{log}"
+    );
 }

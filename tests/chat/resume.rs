@@ -49,7 +49,13 @@ impl Stage {
         self.join_again(id, name, None, None)
     }
 
-    fn join_again(&mut self, id: ClientId, name: &str, claim: Option<&str>, resume: Option<(&str, u64)>) -> Line {
+    fn join_again(
+        &mut self,
+        id: ClientId,
+        name: &str,
+        claim: Option<&str>,
+        resume: Option<(&str, u64)>,
+    ) -> Line {
         self.join_room(id, name, "r", claim, resume)
     }
 
@@ -101,7 +107,9 @@ impl Line {
         let from = self.heard.len();
         for entry in self.mail.take().0 {
             let frames = raw::frames(&mut entry.to_vec());
-            self.heard.extend(frames.iter().map(|(_, payload)| serde_json::from_slice::<Value>(payload).unwrap()));
+            self.heard.extend(
+                frames.iter().map(|(_, payload)| serde_json::from_slice::<Value>(payload).unwrap()),
+            );
         }
         self.heard[from..].iter().map(told).collect()
     }
@@ -168,7 +176,10 @@ fn what_was_missed_follows_once_and_in_order() {
     let mut elsewhere = stage.join_again(4, "Bob", Some(bob.session()), Some(("another life", 6)));
     stage.flush();
     elsewhere.hear();
-    assert_eq!((elsewhere.welcome("recovered"), elsewhere.welcome("history")), (&false.into(), &5.into()));
+    assert_eq!(
+        (elsewhere.welcome("recovered"), elsewhere.welcome("history")),
+        (&false.into(), &5.into())
+    );
 }
 
 #[test]
@@ -179,7 +190,8 @@ fn a_line_that_has_never_seen_a_message_recovers_too() {
     for said in 0..=3 {
         for _ in 0..2 {
             id += 1;
-            let mut again = stage.join_again(id, "Bob", Some(bob.session()), Some((bob.epoch(), 0)));
+            let mut again =
+                stage.join_again(id, "Bob", Some(bob.session()), Some((bob.epoch(), 0)));
             stage.flush();
             assert_eq!(again.hear().len(), 1 + said);
             assert_eq!(again.welcome("recovered"), true);
@@ -217,7 +229,11 @@ fn a_session_takes_its_place_from_a_line_that_seems_alive() {
     assert_eq!(bob.hear(), ["public before"]);
     assert_eq!(bob.mail.reason(), Some(CloseReason::Replaced));
     assert_eq!(ann.hear(), ["public before", "public after"], "no leave, no join");
-    assert_eq!(again.hear(), ["welcome Bob", "public before", "public after"], "and its name as it was shown");
+    assert_eq!(
+        again.hear(),
+        ["welcome Bob", "public before", "public after"],
+        "and its name as it was shown"
+    );
 }
 
 #[test]
@@ -282,7 +298,8 @@ fn who_closes_the_line_has_left() {
 
 #[test]
 fn without_a_grace_everybody_leaves_at_once() {
-    let mut stage = Stage { hub: Hub::new(Arc::new(config(&[])), Sweeps::new(), 1), ..Stage::new(&[]) };
+    let mut stage =
+        Stage { hub: Hub::new(Arc::new(config(&[])), Sweeps::new(), 1), ..Stage::new(&[]) };
     let (mut ann, bob) = ann_and_bob(&mut stage);
     stage.cut(&bob);
     stage.flush();
@@ -321,7 +338,10 @@ fn private_messages_wait_in_their_place() {
     assert_eq!(ann.hear(), ["public 1", "private 2", "private 3", "public 4", "private 5"]);
     let mut again = stage.join_again(3, "Bob", Some(bob.session()), Some((bob.epoch(), 0)));
     stage.wait(2 * GRACE);
-    assert_eq!(again.hear(), ["welcome Bob", "public 1", "private 2", "private 3", "public 4", "private 5"]);
+    assert_eq!(
+        again.hear(),
+        ["welcome Bob", "public 1", "private 2", "private 3", "public 4", "private 5"]
+    );
     assert_eq!(again.welcome("history"), 2, "the public ones are counted");
     assert!(ann.hear().is_empty());
 }
@@ -337,12 +357,18 @@ fn private_messages_to_one_who_does_not_return_come_back() {
     stage.flush();
     let heard = ann.hear();
     assert_eq!(heard.iter().filter(|line| *line == "private psst").count(), 32);
-    assert_eq!(heard[32..], (32..40).map(|n| format!("error no_such_user {n}")).collect::<Vec<_>>());
+    assert_eq!(
+        heard[32..],
+        (32..40).map(|n| format!("error no_such_user {n}")).collect::<Vec<_>>()
+    );
     // The sender hears of it on its next connection too.
     let mut ann = stage.join_again(3, "Ann", Some(ann.session()), None);
     stage.wait(GRACE);
     let expected: Vec<_> = (0..32).map(|n| format!("error no_such_user {n}")).collect();
-    assert_eq!(ann.hear(), [&["welcome Ann".to_owned(), "leave Bob".to_owned()], &expected[..]].concat());
+    assert_eq!(
+        ann.hear(),
+        [&["welcome Ann".to_owned(), "leave Bob".to_owned()], &expected[..]].concat()
+    );
     // Sent again, it is a new message.
     let mut bob = stage.join(4, "Bob");
     stage.whisper(&ann, "Bob", "psst", "0");
@@ -431,7 +457,10 @@ fn a_ref_used_for_something_else_swallows_nothing() {
     stage.say(&ann, "3", Some("r"));
     stage.flush();
     assert_eq!(bob.hear(), ["public 1", "public 2", "private 2", "private 3", "public 3"]);
-    assert_eq!(ann.hear(), ["public 1", "public 2", "private 2", "private 3", "private 3", "public 3"]);
+    assert_eq!(
+        ann.hear(),
+        ["public 1", "public 2", "private 2", "private 3", "private 3", "public 3"]
+    );
     // What pushes the first of them out of memory does not take the last along.
     stage.say(&ann, "3", Some("r"));
     stage.say(&bob, "4", None);
@@ -469,7 +498,8 @@ fn absences_are_bounded() {
     }
     stage.handle(Event::NoticesDue);
     stage.flush();
-    let left: Vec<_> = watcher.hear().into_iter().filter(|line| line.starts_with("leave")).collect();
+    let left: Vec<_> =
+        watcher.hear().into_iter().filter(|line| line.starts_with("leave")).collect();
     assert_eq!(left, ["leave m1"]);
 }
 

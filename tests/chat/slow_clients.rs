@@ -52,7 +52,8 @@ fn a_burst_of_private_messages_drops_nobody_who_reads() {
     );
     let sending = thread::spawn(move || {
         for number in 0..5000 {
-            let text = json!({"type": "private", "to": "Bob", "content": number.to_string()}).to_string();
+            let text =
+                json!({"type": "private", "to": "Bob", "content": number.to_string()}).to_string();
             sender.send(tungstenite::Message::text(text)).unwrap();
         }
     });
@@ -116,7 +117,8 @@ fn a_client_is_dropped_for_its_bytes_long_before_its_entries_are_too_many() {
 #[test]
 fn a_client_that_takes_a_byte_now_and_then_does_not_hold_its_writer_beyond_the_deadline() {
     // No cut at the end of the shutdown's time helps here: only the writer's own deadline ends it.
-    let mut server = TestServer::start(&["--queue", "4", "--write-timeout", "1s", "--shutdown-timeout", "1h"]);
+    let mut server =
+        TestServer::start(&["--queue", "4", "--write-timeout", "1s", "--shutdown-timeout", "1h"]);
     let mut talker = Client::join(&server, "talker");
     let trickle = Client::join(&server, "trickle");
     let mut stream = trickle.stream().try_clone().unwrap();
@@ -202,7 +204,9 @@ fn a_client_that_floods_with_empty_fragments_does_not_hold_a_stop() {
         // Until no more is taken, since the server reads so slowly; then for as long as the connection lasts.
         while stream.write_all(&fragments).is_ok() {}
         full_in.send(()).unwrap();
-        while !matches!(stream.write(&fragments), Err(error) if error.kind() != ErrorKind::WouldBlock) {}
+        while !matches!(stream.write(&fragments), Err(error) if error.kind() != ErrorKind::WouldBlock)
+        {
+        }
     });
     full.recv_timeout(DEADLINE).expect("the flood is read slowly");
     server.stop();
@@ -219,7 +223,8 @@ fn a_client_that_pings_and_never_reads_leaves_no_thread_behind() {
     let mut watcher = Client::join(&server, "watcher");
     let pinger = RawClient::connect(&server, "name=pinger");
     let mut stream = pinger.stream.try_clone().unwrap();
-    let pinging = thread::spawn(move || while stream.write_all(&masked(FIN | PING, &[b'x'; 125])).is_ok() {});
+    let pinging =
+        thread::spawn(move || while stream.write_all(&masked(FIN | PING, &[b'x'; 125])).is_ok() {});
     assert_has(&watcher.next_of("leave"), json!({"user": "pinger"}));
     pinging.join().unwrap();
     drop(watcher);

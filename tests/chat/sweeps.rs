@@ -50,7 +50,8 @@ fn everyone_hears_everything_in_order_in_two_rooms_at_once() {
     thread::scope(|scope| {
         for room in ["one", "two"] {
             let join = |number| {
-                let mut member = RawClient::connect(&server, &format!("room={room}&name=m{number}"));
+                let mut member =
+                    RawClient::connect(&server, &format!("room={room}&name=m{number}"));
                 // Before, it would miss the private messages to it.
                 member.next_of("join");
                 member
@@ -62,7 +63,9 @@ fn everyone_hears_everything_in_order_in_two_rooms_at_once() {
                     talker.write_all(&public(&number.to_string())).unwrap();
                     // Private ones in between, to everybody in turn.
                     let to = format!("m{}", number % MEMBERS);
-                    let text = json!({"type": "private", "to": to, "content": format!("after {number}")}).to_string();
+                    let text =
+                        json!({"type": "private", "to": to, "content": format!("after {number}")})
+                            .to_string();
                     talker.write_all(&masked(FIN | TEXT, text.as_bytes())).unwrap();
                 }
                 talker.write_all(&public("end")).unwrap();
@@ -88,8 +91,9 @@ fn full_sockets_and_leavers_in_the_middle_of_sweeps_cost_the_others_nothing() {
     let done = AtomicBool::new(false);
     let heard: Vec<AtomicU64> = (0..HEALTHY).map(|_| AtomicU64::new(0)).collect();
     let left = thread::scope(|scope| {
-        let healthy: Vec<RawClient> =
-            (0..HEALTHY).map(|number| RawClient::connect(&server, &format!("name=h{number}"))).collect();
+        let healthy: Vec<RawClient> = (0..HEALTHY)
+            .map(|number| RawClient::connect(&server, &format!("name=h{number}")))
+            .collect();
         // These never read. Their sockets fill up, then their queues.
         let _stalled: Vec<RawClient> =
             (0..10).map(|number| RawClient::connect(&server, &format!("name=s{number}"))).collect();
@@ -124,14 +128,19 @@ fn full_sockets_and_leavers_in_the_middle_of_sweeps_cost_the_others_nothing() {
             loop {
                 let message = talker.next();
                 if message["type"] == "leave" {
-                    *left.entry(message["user"].as_str().expect("a name").to_owned()).or_default() += 1;
+                    *left
+                        .entry(message["user"].as_str().expect("a name").to_owned())
+                        .or_default() += 1;
                 }
                 if message["type"] == "public" {
                     break;
                 }
             }
             eventually("those who read have read", || {
-                heard.iter().all(|heard| said - heard.load(Ordering::Relaxed) <= BEHIND_MAX).then_some(())
+                heard
+                    .iter()
+                    .all(|heard| said - heard.load(Ordering::Relaxed) <= BEHIND_MAX)
+                    .then_some(())
             });
         }
         talker.say("end");
@@ -139,7 +148,10 @@ fn full_sockets_and_leavers_in_the_middle_of_sweeps_cost_the_others_nothing() {
         talker.next_where(|message| message["content"] == "end");
         left
     });
-    assert!(left.values().all(|&times| times == 1) && !left.keys().any(|name| name.starts_with('h')), "{left:?}");
+    assert!(
+        left.values().all(|&times| times == 1) && !left.keys().any(|name| name.starts_with('h')),
+        "{left:?}"
+    );
 }
 
 /// Sets a flag when it is dropped, by a panic too.

@@ -18,7 +18,8 @@ const ECHO_BYTES_MAX: usize = 16 << 20;
 /// The options of an echo, shared by all its clients.
 pub fn config() -> Config {
     // Nobody is slowed down, and the queue has room for all that a client sends before it reads.
-    let mut config = Config::read(["echo", "--message-rate=0", "--queue=4096"]).expect("options that go together");
+    let mut config = Config::read(["echo", "--message-rate=0", "--queue=4096"])
+        .expect("options that go together");
     config.max_message_bytes = ECHO_BYTES_MAX;
     config
 }
@@ -27,10 +28,17 @@ pub fn config() -> Config {
 ///
 /// # Errors
 /// When the system has no thread for the writer.
-pub fn serve(connection: &Arc<Connection>, upgrade: Upgrade, config: &Arc<Config>, sweeps: &Sweeps) -> io::Result<()> {
+pub fn serve(
+    connection: &Arc<Connection>,
+    upgrade: Upgrade,
+    config: &Arc<Config>,
+    sweeps: &Sweeps,
+) -> io::Result<()> {
     let Upgrade { response, leftover, .. } = upgrade;
     with_writer(connection, response, config, sweeps, |mut outbox, controls| {
-        let reason = read_pump(connection, leftover, controls, config, |message| send_back(&mut outbox, message));
+        let reason = read_pump(connection, leftover, controls, config, |message| {
+            send_back(&mut outbox, message)
+        });
         outbox.close(reason);
         reason
     })
@@ -39,7 +47,9 @@ pub fn serve(connection: &Arc<Connection>, upgrade: Upgrade, config: &Arc<Config
 fn send_back(outbox: &mut Outbox, message: Message) -> Result<(), CloseReason> {
     let opcode = OpCode::Data(if message.is_text() { Data::Text } else { Data::Binary });
     let mut bytes = Vec::new();
-    Frame::message(message.into_data(), opcode, true).format(&mut bytes).expect("a Vec takes every write");
+    Frame::message(message.into_data(), opcode, true)
+        .format(&mut bytes)
+        .expect("a Vec takes every write");
     outbox.queue(bytes.into()).map_err(|_| CloseReason::TooSlow)?;
     outbox.wake_writer();
     Ok(())

@@ -44,7 +44,8 @@ fn main() -> ExitCode {
 fn run() -> Outcome<String> {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("conformance");
     let kosoku = install(&folder.join("venv"))?;
-    let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| format!("no port for the echo: {error}"))?;
+    let listener = TcpListener::bind("127.0.0.1:0")
+        .map_err(|error| format!("no port for the echo: {error}"))?;
     let address = listener.local_addr().map_err(|error| error.to_string())?.to_string();
     thread::spawn(move || listen(&listener).expect("the echo accepts"));
 
@@ -54,9 +55,11 @@ fn run() -> Outcome<String> {
     let mut command = Command::new(&kosoku);
     command.args(["-x", "12.*", "-x", "13.*", "-o"]).arg(&reports).arg(&address);
     // Its own verdict counts NON-STRICT as passed; the reports say it all.
-    let status = command.status().map_err(|error| format!("can't run {}: {error}", kosoku.display()))?;
+    let status =
+        command.status().map_err(|error| format!("can't run {}: {error}", kosoku.display()))?;
     let index = reports.join("index.json");
-    let index = fs::read_to_string(&index).map_err(|error| format!("{status}, no {}: {error}", index.display()))?;
+    let index = fs::read_to_string(&index)
+        .map_err(|error| format!("{status}, no {}: {error}", index.display()))?;
     judge(&index).map_err(|problem| format!("{problem}\nthe reports are in {}", reports.display()))
 }
 
@@ -102,7 +105,8 @@ fn succeed(command: &mut Command, to: &str) -> Outcome<()> {
 
 /// Compares the report with what is expected, in both directions.
 fn judge(index: &str) -> Outcome<String> {
-    let index: Value = serde_json::from_str(index).map_err(|error| format!("the report is not JSON: {error}"))?;
+    let index: Value =
+        serde_json::from_str(index).map_err(|error| format!("the report is not JSON: {error}"))?;
     let cases: Vec<(&String, &Value)> = index
         .as_object()
         .into_iter()
@@ -111,8 +115,9 @@ fn judge(index: &str) -> Outcome<String> {
         .collect();
     let mut expected: BTreeMap<&str, &str> = BTreeMap::new();
     for line in NON_STRICT.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
-        let (case, reason) =
-            line.split_once(' ').ok_or_else(|| format!("{line:?} in non-strict.txt gives no reason"))?;
+        let (case, reason) = line
+            .split_once(' ')
+            .ok_or_else(|| format!("{line:?} in non-strict.txt gives no reason"))?;
         expected.insert(case, reason);
     }
     let mut problems = Vec::new();
@@ -128,13 +133,15 @@ fn judge(index: &str) -> Outcome<String> {
                 problems.push(format!("{case} was closed wrongly: {}", report["behaviorClose"]));
             }
             Some("NON-STRICT") if listed => {}
-            _ if listed => problems.push(format!("{case} is {}, and non-strict.txt lists it", report["behavior"])),
+            _ if listed => problems
+                .push(format!("{case} is {}, and non-strict.txt lists it", report["behavior"])),
             Some("OK") => ok += 1,
             Some("INFORMATIONAL") => informational += 1,
             _ => problems.push(format!("{case} is {}", report["behavior"])),
         }
     }
-    problems.extend(expected.keys().map(|case| format!("{case} is in non-strict.txt and was not run")));
+    problems
+        .extend(expected.keys().map(|case| format!("{case} is in non-strict.txt and was not run")));
     match problems.is_empty() {
         true => Ok(format!(
             "{CASES} cases: {ok} OK, {informational} informational, {} non-strict for a known reason",

@@ -25,16 +25,20 @@ fn systemd_takes_the_unit_and_finds_little_exposed() {
     let unit = folder.join("parlour.service");
     // It is verified with a program that is there.
     fs::write(&unit, UNIT.replace(setting("ExecStart"), env!("CARGO_BIN_EXE_parlour"))).unwrap();
-    let analyze = |arguments: &[&str]| Command::new("systemd-analyze").args(arguments).arg(&unit).output();
+    let analyze =
+        |arguments: &[&str]| Command::new("systemd-analyze").args(arguments).arg(&unit).output();
     match analyze(&["verify", "--man=no"]) {
         Ok(verified) => {
             // An unknown setting is a warning only.
             assert!(verified.status.success() && verified.stderr.is_empty(), "{}", said(&verified));
-            let judged = analyze(&["security", "--offline=true", EXPOSURE_MAX]).expect("it ran before");
+            let judged =
+                analyze(&["security", "--offline=true", EXPOSURE_MAX]).expect("it ran before");
             assert!(judged.status.success(), "{}", said(&judged));
         }
         Err(error) if std::env::var_os(REQUIRED).is_none() => {
-            eprintln!("LEFT OUT: systemd-analyze, of Debian's package systemd, is not here: {error}");
+            eprintln!(
+                "LEFT OUT: systemd-analyze, of Debian's package systemd, is not here: {error}"
+            );
         }
         Err(error) => panic!("systemd-analyze: {error}"),
     }
@@ -49,10 +53,16 @@ fn said(output: &Output) -> String {
 fn the_unit_the_package_and_the_defaults_agree() {
     let program = setting("ExecStart").trim_start_matches('/');
     let (folder, _) = program.split_once("parlour").expect("the program's name");
-    assert!(MANIFEST.contains(&format!("[\"target/release/parlour\", \"{folder}\", \"755\"]")), "{program}");
+    assert!(
+        MANIFEST.contains(&format!("[\"target/release/parlour\", \"{folder}\", \"755\"]")),
+        "{program}"
+    );
     let defaults = setting("EnvironmentFile").trim_start_matches('-');
     assert!(MANIFEST.contains(&format!("conf-files = [\"{defaults}\"]")), "{defaults}");
-    let asset = format!("[\"src/debian/parlour.default\", \"{}\", \"644\"]", defaults.trim_start_matches('/'));
+    let asset = format!(
+        "[\"src/debian/parlour.default\", \"{}\", \"644\"]",
+        defaults.trim_start_matches('/')
+    );
     assert!(MANIFEST.contains(&asset), "{asset}");
     // systemd kills what has not stopped by then.
     let stop = humantime::parse_duration(setting("TimeoutStopSec")).expect("a duration");

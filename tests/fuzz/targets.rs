@@ -16,7 +16,8 @@ use parlour::http::admission::Admission;
 use parlour::http::routes::{joining, upgrade};
 use parlour::http::{HEAD_BYTES_MAX, HEADERS_MAX, HeadError, parse_head};
 use parlour::protocol::message::{
-    CloseReason, NAME_CHARS_MAX, REF_BYTES_MAX, ROOM_BYTES_MAX, Rejection, Request, parse_name, parse_room,
+    CloseReason, NAME_CHARS_MAX, REF_BYTES_MAX, ROOM_BYTES_MAX, Rejection, Request, parse_name,
+    parse_room,
 };
 use parlour::system::limits;
 
@@ -85,7 +86,8 @@ pub fn json(data: &[u8]) {
 /// What a client sends after its upgrade, through both pumps, with an echo behind them. Its first byte says how much of it
 /// came with the head.
 pub fn frames(data: &[u8]) {
-    static OPTIONS: LazyLock<(Arc<Config>, Sweeps)> = LazyLock::new(|| (Arc::new(echo::config()), Sweeps::new()));
+    static OPTIONS: LazyLock<(Arc<Config>, Sweeps)> =
+        LazyLock::new(|| (Arc::new(echo::config()), Sweeps::new()));
     /// The socket takes as many at once, and what comes back is no longer.
     const INPUT_BYTES_MAX: usize = 32 * 1024;
     let Some((&first, data)) = data.split_first() else { return };
@@ -96,10 +98,14 @@ pub fn frames(data: &[u8]) {
     let (mut client, server) = UnixStream::pair().expect("a pair of sockets");
     let stream = TcpStream::from(OwnedFd::from(server));
     let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-    let place = Admission::new(limits::ceiling(None), 0).enter(1, None).expect("all places are free");
+    let place =
+        Admission::new(limits::ceiling(None), 0).enter(1, None).expect("all places are free");
     let connection = Arc::new(Connection::new(1, peer, stream, place));
-    let upgrade =
-        Upgrade { response: Vec::new(), leftover: with_head.to_vec(), joining: Err(CloseReason::InternalError) };
+    let upgrade = Upgrade {
+        response: Vec::new(),
+        leftover: with_head.to_vec(),
+        joining: Err(CloseReason::InternalError),
+    };
     client.write_all(later).expect("room for it");
     client.shutdown(Shutdown::Write).expect("an open socket");
     client.set_read_timeout(Some(Duration::from_secs(10))).expect("a socket takes a timeout");

@@ -20,10 +20,13 @@ use crate::support::{Client, DEADLINE, TestServer, assert_has, config, eventuall
 fn ask(stream: TcpStream, lines: &str) -> (u16, TcpStream) {
     let mut stream = stream;
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    stream.write_all(upgrade("").replace("Host:", &format!("{lines}Host:")).as_bytes()).expect("the server reads");
+    stream
+        .write_all(upgrade("").replace("Host:", &format!("{lines}Host:")).as_bytes())
+        .expect("the server reads");
     let mut start = [0; 12];
     stream.read_exact(&mut start).expect("a response before the deadline");
-    let status = start.strip_prefix(b"HTTP/1.1 ").and_then(|code| str::from_utf8(code).ok()?.parse().ok());
+    let status =
+        start.strip_prefix(b"HTTP/1.1 ").and_then(|code| str::from_utf8(code).ok()?.parse().ok());
     (status.unwrap_or_else(|| panic!("{}", start.escape_ascii())), stream)
 }
 
@@ -43,9 +46,19 @@ fn an_address_behind_a_trusted_proxy_has_so_many_connections_and_no_more() {
     let (second, _two) = forwarded(&server, "203.0.113.7");
     assert_eq!((first, second), (101, 101));
     for _ in 0..20 {
-        let refused = exchange(server.address, b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 203.0.113.7\r\n\r\n");
-        assert!(refused.starts_with("HTTP/1.1 429 ") && refused.to_lowercase().contains("\r\nretry-after: "));
-        assert_eq!(refused.split_once("\r\n\r\n").expect("a body").1.lines().count(), 1, "{refused}");
+        let refused = exchange(
+            server.address,
+            b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 203.0.113.7\r\n\r\n",
+        );
+        assert!(
+            refused.starts_with("HTTP/1.1 429 ")
+                && refused.to_lowercase().contains("\r\nretry-after: ")
+        );
+        assert_eq!(
+            refused.split_once("\r\n\r\n").expect("a body").1.lines().count(),
+            1,
+            "{refused}"
+        );
     }
     // However it is written, and whatever the client says of itself, which stands to the left.
     for same in [
@@ -61,7 +74,9 @@ fn an_address_behind_a_trusted_proxy_has_so_many_connections_and_no_more() {
     }
     assert_eq!(forwarded(&server, "203.0.113.8").0, 101);
     drop(one);
-    eventually("a place coming free", || (forwarded(&server, "203.0.113.7").0 == 101).then_some(()));
+    eventually("a place coming free", || {
+        (forwarded(&server, "203.0.113.7").0 == 101).then_some(())
+    });
     // The proxy itself, which asks for nobody, is not counted, and nor is a client on this host.
     let unnamed: Vec<_> = (0..10).map(|_| ask(connect(&server), "")).collect();
     let own: Vec<_> = (0..10).map(|_| forwarded(&server, "::1")).collect();
@@ -81,7 +96,8 @@ fn an_ipv6_address_counts_with_its_64() {
 
 #[test]
 fn who_is_behind_a_proxy_is_the_last_that_no_trusted_one_named() {
-    let trusted = config(&["--trusted-proxy=127.0.0.1,10.0.0.0/8", "--trusted-proxy", "fd00::/8"]).trusted_proxy;
+    let trusted = config(&["--trusted-proxy=127.0.0.1,10.0.0.0/8", "--trusted-proxy", "fd00::/8"])
+        .trusted_proxy;
     let address = |text: &str| text.parse::<IpAddr>().expect("an address");
     let cases: [(&[&str], &str, bool); 16] = [
         (&[], "127.0.0.1", false),
@@ -116,7 +132,8 @@ fn who_is_behind_a_proxy_is_the_last_that_no_trusted_one_named() {
 #[test]
 fn what_no_address_can_be_read_from_is_no_way_round_the_limit() {
     let server = TestServer::start(&["--trusted-proxy=127.0.0.1", "--max-connections-per-ip=3"]);
-    let asked: Vec<_> = (0..10).map(|number| forwarded(&server, &format!("garbage{number}"))).collect();
+    let asked: Vec<_> =
+        (0..10).map(|number| forwarded(&server, &format!("garbage{number}"))).collect();
     assert_eq!(asked.iter().filter(|(status, _)| *status == 101).count(), 3);
     assert_eq!(asked.iter().filter(|(status, _)| *status == 429).count(), 7);
 }
@@ -143,8 +160,11 @@ fn with_addresses(name: &str, addresses: &[&str], test: impl FnOnce()) {
 
 fn connect_from(source: &str, server: SocketAddr) -> TcpStream {
     eventually("a connection", || {
-        let socket = Socket::new(Domain::for_address(server), Type::STREAM, None).expect("a socket");
-        socket.bind(&SocketAddr::new(source.parse().expect("an address"), 0).into()).expect("an address of ours");
+        let socket =
+            Socket::new(Domain::for_address(server), Type::STREAM, None).expect("a socket");
+        socket
+            .bind(&SocketAddr::new(source.parse().expect("an address"), 0).into())
+            .expect("an address of ours");
         match socket.connect(&server.into()) {
             Ok(()) => Some(socket.into()),
             // The kernel adds routes to new addresses a little later.
@@ -157,37 +177,54 @@ fn connect_from(source: &str, server: SocketAddr) -> TcpStream {
 #[test]
 fn a_direct_client_is_counted_when_it_connects_whatever_it_says() {
     let name = "a_direct_client_is_counted_when_it_connects_whatever_it_says";
-    with_addresses(name, &["192.0.2.1/32", "192.0.2.2/32", "2001:db8::1/128", "2001:db8::2/128"], || {
-        let few = ["--max-connections-per-ip=3", "--trusted-proxy=192.0.2.2", "--handshake-timeout=1h"];
-        let server = TestServer::start(&[&["--listen", "[::]:0"], &few[..]].concat());
-        let port = server.address.port();
-        let v4 = SocketAddr::new("192.0.2.1".parse().unwrap(), port);
-        let v6 = SocketAddr::new("2001:db8::1".parse().unwrap(), port);
-        let silent: Vec<_> = (0..3).map(|_| connect_from("192.0.2.1", v4)).collect();
-        for forged in ["198.51.100.1", "127.0.0.1", "192.0.2.2"] {
-            let lines = format!("X-Forwarded-For: {forged}\r\n");
-            assert_eq!(ask(connect_from("192.0.2.1", v4), &lines).0, 429, "{forged}");
-        }
-        // A refusal costs it nothing, so it is let in when one of the three has gone.
-        drop(silent);
-        eventually("a place coming free", || (ask(connect_from("192.0.2.1", v4), "").0 == 101).then_some(()));
+    with_addresses(
+        name,
+        &["192.0.2.1/32", "192.0.2.2/32", "2001:db8::1/128", "2001:db8::2/128"],
+        || {
+            let few = [
+                "--max-connections-per-ip=3",
+                "--trusted-proxy=192.0.2.2",
+                "--handshake-timeout=1h",
+            ];
+            let server = TestServer::start(&[&["--listen", "[::]:0"], &few[..]].concat());
+            let port = server.address.port();
+            let v4 = SocketAddr::new("192.0.2.1".parse().unwrap(), port);
+            let v6 = SocketAddr::new("2001:db8::1".parse().unwrap(), port);
+            let silent: Vec<_> = (0..3).map(|_| connect_from("192.0.2.1", v4)).collect();
+            for forged in ["198.51.100.1", "127.0.0.1", "192.0.2.2"] {
+                let lines = format!("X-Forwarded-For: {forged}\r\n");
+                assert_eq!(ask(connect_from("192.0.2.1", v4), &lines).0, 429, "{forged}");
+            }
+            // A refusal costs it nothing, so it is let in when one of the three has gone.
+            drop(silent);
+            eventually("a place coming free", || {
+                (ask(connect_from("192.0.2.1", v4), "").0 == 101).then_some(())
+            });
 
-        let _first = connect_from("2001:db8::1", v6);
-        let _others = [connect_from("2001:db8::2", v6), connect_from("2001:db8::2", v6)];
-        assert_eq!(ask(connect_from("2001:db8::1", v6), "").0, 429);
-        // The proxy is many clients, and this host's own are none of an attacker's.
-        let proxied: Vec<_> = (0..10)
-            .map(|number| ask(connect_from("192.0.2.2", v4), &format!("X-Forwarded-For: 203.0.113.{number}\r\n")))
-            .collect();
-        let loopback = SocketAddr::new("127.0.0.1".parse().unwrap(), port);
-        let own: Vec<_> = (0..10).map(|_| ask(connect_from("127.0.0.2", loopback), "")).collect();
-        assert!(proxied.iter().chain(&own).all(|(status, _)| *status == 101));
-    });
+            let _first = connect_from("2001:db8::1", v6);
+            let _others = [connect_from("2001:db8::2", v6), connect_from("2001:db8::2", v6)];
+            assert_eq!(ask(connect_from("2001:db8::1", v6), "").0, 429);
+            // The proxy is many clients, and this host's own are none of an attacker's.
+            let proxied: Vec<_> = (0..10)
+                .map(|number| {
+                    ask(
+                        connect_from("192.0.2.2", v4),
+                        &format!("X-Forwarded-For: 203.0.113.{number}\r\n"),
+                    )
+                })
+                .collect();
+            let loopback = SocketAddr::new("127.0.0.1".parse().unwrap(), port);
+            let own: Vec<_> =
+                (0..10).map(|_| ask(connect_from("127.0.0.2", loopback), "")).collect();
+            assert!(proxied.iter().chain(&own).all(|(status, _)| *status == 101));
+        },
+    );
 }
 
 #[test]
 fn the_log_has_the_clients_address_and_not_the_proxys() {
-    let options = ["--listen=127.0.0.1:0", "--trusted-proxy=127.0.0.1", "--max-connections-per-ip=1"];
+    let options =
+        ["--listen=127.0.0.1:0", "--trusted-proxy=127.0.0.1", "--max-connections-per-ip=1"];
     let program = Program::start(command(&options).env("RUST_LOG", "debug"));
     let connect = || TcpStream::connect(program.address).expect("the server listens");
     let (_, client) = ask(connect(), "X-Forwarded-For: 203.0.113.7\r\n");
@@ -211,8 +248,11 @@ fn the_log_has_the_clients_address_and_not_the_proxys() {
 
 #[test]
 fn an_origin_is_the_hosts_own_or_one_that_is_allowed() {
-    let allowed =
-        ["--allow-origin=https://Friend.example:443,app://local", "--allow-origin", "http://other.example:81"];
+    let allowed = [
+        "--allow-origin=https://Friend.example:443,app://local",
+        "--allow-origin",
+        "http://other.example:81",
+    ];
     let cases = [
         ("http://chat.example", "chat.example", true),
         ("https://chat.example", "chat.example", true),
@@ -257,7 +297,11 @@ fn an_origin_is_the_hosts_own_or_one_that_is_allowed() {
         let mut headers = HeaderMap::new();
         headers.insert(ORIGIN, origin.as_bytes().try_into().unwrap());
         headers.insert(HOST, host.as_bytes().try_into().unwrap());
-        assert_eq!(origin::is_allowed(&headers, &own_and_allowed), expected, "{origin:?} at {host:?}");
+        assert_eq!(
+            origin::is_allowed(&headers, &own_and_allowed),
+            expected,
+            "{origin:?} at {host:?}"
+        );
         assert!(origin::is_allowed(&headers, &any), "{origin:?} at {host:?}");
         if origin == "null" {
             assert!(origin::is_allowed(&headers, &with_null));
@@ -275,17 +319,24 @@ fn an_origin_is_the_hosts_own_or_one_that_is_allowed() {
 
 #[test]
 fn a_page_elsewhere_is_told_403_and_the_log_says_what_to_do() {
-    let program = Program::start(command(&["--listen=127.0.0.1:0"]).env("PARLOUR_ALLOW_ORIGIN", "http://a,http://b"));
+    let program = Program::start(
+        command(&["--listen=127.0.0.1:0"]).env("PARLOUR_ALLOW_ORIGIN", "http://a,http://b"),
+    );
     let connect = || TcpStream::connect(program.address).expect("the server listens");
-    for (origin, status) in
-        [("http://parlour", 101), ("http://b", 101), ("http://evil\u{e9}\"", 403), ("null", 403), ("http://c", 403)]
-    {
+    for (origin, status) in [
+        ("http://parlour", 101),
+        ("http://b", 101),
+        ("http://evil\u{e9}\"", 403),
+        ("null", 403),
+        ("http://c", 403),
+    ] {
         assert_eq!(ask(connect(), &format!("Origin: {origin}\r\n")).0, status, "{origin:?}");
     }
     assert_eq!(ask(connect(), &format!("Origin: http://{}\r\n", "e".repeat(4000))).0, 403);
     // It is about the chat alone: what a page may read of the others, its browser decides.
     for path in ["/", "/healthz"] {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: parlour\r\nOrigin: http://evil\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: parlour\r\nOrigin: http://evil\r\n\r\n");
         assert!(exchange(program.address, request.as_bytes()).starts_with("HTTP/1.1 200 "));
     }
     program.signal("TERM");
@@ -329,7 +380,9 @@ fn connections_that_say_nothing_give_way_to_those_that_do() {
         }
     }
     // Asked last, so that all before have been accepted; and this takes a place for itself.
-    assert!(exchange(server.address, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").ends_with("ok\n"));
+    assert!(
+        exchange(server.address, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").ends_with("ok\n")
+    );
     let kept = silent.split_off(500 - 32);
     assert!(kept.iter().all(is_open), "those that came last are kept");
     for (number, mut cut) in silent.into_iter().enumerate() {
@@ -347,8 +400,12 @@ fn connections_that_say_nothing_give_way_to_those_that_do() {
 fn an_attack_makes_a_line_a_second_and_not_one_a_connection() {
     let program = Program::start(&mut command(&["--listen=127.0.0.1:0", "--max-connections=1"]));
     let start = Instant::now();
-    let silent: Vec<_> = (0..500).map(|_| TcpStream::connect(program.address).expect("the server listens")).collect();
-    assert!(exchange(program.address, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").ends_with("ok\n"));
+    let silent: Vec<_> = (0..500)
+        .map(|_| TcpStream::connect(program.address).expect("the server listens"))
+        .collect();
+    assert!(
+        exchange(program.address, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").ends_with("ok\n")
+    );
     drop(silent);
     program.signal("TERM");
     eventually("the end", || program.logged().contains("stopped").then_some(()));
@@ -359,21 +416,28 @@ fn an_attack_makes_a_line_a_second_and_not_one_a_connection() {
 #[test]
 fn an_address_that_crowds_the_places_pushes_out_itself_and_nobody_else() {
     let name = "an_address_that_crowds_the_places_pushes_out_itself_and_nobody_else";
-    with_addresses(name, &["192.0.2.1/32", "192.0.2.2/32", "2001:db8::1/128", "2001:db8::2/128"], || {
-        // 33 places for requests.
-        let many = ["--max-connections=8", "--max-connections-per-ip=0", "--handshake-timeout=1h"];
-        let server = TestServer::start(&[&["--listen", "[::]:0"], &many[..]].concat());
-        let at = |host: &str| SocketAddr::new(host.parse().unwrap(), server.address.port());
-        let slow = connect_from("192.0.2.1", at("192.0.2.1"));
-        let others: Vec<_> = (0..20).map(|_| connect_from("192.0.2.2", at("192.0.2.1"))).collect();
-        let sources = ["2001:db8::1", "2001:db8::2"];
-        let crowd: Vec<_> = (0..200).map(|n| connect_from(sources[n % 2], at("2001:db8::1"))).collect();
-        // Asked last, so that all before have been accepted.
-        assert_eq!(ask(connect_from("2001:db8::1", at("2001:db8::1")), "").0, 101);
-        assert_eq!(crowd.iter().filter(|stream| is_open(stream)).count(), 16);
-        assert_eq!(others.iter().filter(|stream| is_open(stream)).count(), 15);
-        assert_eq!(ask(slow, "").0, 101);
-    });
+    with_addresses(
+        name,
+        &["192.0.2.1/32", "192.0.2.2/32", "2001:db8::1/128", "2001:db8::2/128"],
+        || {
+            // 33 places for requests.
+            let many =
+                ["--max-connections=8", "--max-connections-per-ip=0", "--handshake-timeout=1h"];
+            let server = TestServer::start(&[&["--listen", "[::]:0"], &many[..]].concat());
+            let at = |host: &str| SocketAddr::new(host.parse().unwrap(), server.address.port());
+            let slow = connect_from("192.0.2.1", at("192.0.2.1"));
+            let others: Vec<_> =
+                (0..20).map(|_| connect_from("192.0.2.2", at("192.0.2.1"))).collect();
+            let sources = ["2001:db8::1", "2001:db8::2"];
+            let crowd: Vec<_> =
+                (0..200).map(|n| connect_from(sources[n % 2], at("2001:db8::1"))).collect();
+            // Asked last, so that all before have been accepted.
+            assert_eq!(ask(connect_from("2001:db8::1", at("2001:db8::1")), "").0, 101);
+            assert_eq!(crowd.iter().filter(|stream| is_open(stream)).count(), 16);
+            assert_eq!(others.iter().filter(|stream| is_open(stream)).count(), 15);
+            assert_eq!(ask(slow, "").0, 101);
+        },
+    );
 }
 
 #[test]

@@ -35,14 +35,20 @@ struct Nginx {
 impl Nginx {
     /// Starts nginx in front of `upstream`, with `timeout` in place of [`READ_TIMEOUT`], or says loudly that there is none.
     fn launch(upstream: SocketAddr, timeout: &str) -> Option<Nginx> {
-        let runs = |name: &str| Command::new(name).arg("-v").stderr(Stdio::null()).status().is_ok_and(|s| s.success());
+        let runs = |name: &str| {
+            Command::new(name).arg("-v").stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+        };
         let Some(program) = NAMES.into_iter().find(|name| runs(name)) else {
-            assert!(std::env::var_os(REQUIRED).is_none(), "{REQUIRED} is set, and there is no nginx");
+            assert!(
+                std::env::var_os(REQUIRED).is_none(),
+                "{REQUIRED} is set, and there is no nginx"
+            );
             eprintln!("LEFT OUT: nginx, of Debian's package of this name, is not here");
             return None;
         };
         let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("parlour-nginx-{}-{number}", std::process::id()));
+        let folder =
+            std::env::temp_dir().join(format!("parlour-nginx-{}-{number}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder");
         certify(&folder);
         // The socket is bound here and handed on, as nginx does when it replaces itself: so the port is free for certain.
@@ -50,7 +56,8 @@ impl Nginx {
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let configuration = folder.join("nginx.conf");
-        fs::write(&configuration, around(&site(&folder, address, upstream, timeout), &folder)).unwrap();
+        fs::write(&configuration, around(&site(&folder, address, upstream, timeout), &folder))
+            .unwrap();
         let nginx = || {
             let mut nginx = Command::new(program);
             nginx.arg("-p").arg(&folder).arg("-c").arg(&configuration);
@@ -73,7 +80,13 @@ impl Nginx {
         let mut openssl = Command::new("openssl");
         openssl
             .args(["s_client", "-quiet", "-no_ign_eof", "-nocommands", "-verify_return_error"])
-            .args(["-servername", "chat.example.org", "-verify_hostname", "chat.example.org", "-CAfile"])
+            .args([
+                "-servername",
+                "chat.example.org",
+                "-verify_hostname",
+                "chat.example.org",
+                "-CAfile",
+            ])
             .arg(self.folder.join("fullchain.pem"))
             .args(["-bind", source, "-connect", &self.address.to_string()])
             .stderr(Stdio::null());
@@ -95,7 +108,9 @@ impl Nginx {
 
     /// What it has logged.
     fn logs(&self) -> String {
-        ["access.log", "error.log"].map(|name| fs::read_to_string(self.folder.join(name)).expect("a log")).concat()
+        ["access.log", "error.log"]
+            .map(|name| fs::read_to_string(self.folder.join(name)).expect("a log"))
+            .concat()
     }
 }
 
@@ -119,8 +134,23 @@ fn certify(folder: &Path) {
     let key = folder.join("privkey.pem");
     let certificate = folder.join("fullchain.pem");
     let mut openssl = Command::new("openssl");
-    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]);
-    openssl.args(["-subj", "/CN=chat.example.org", "-addext", "subjectAltName=DNS:chat.example.org"]);
+    openssl.args([
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "2",
+    ]);
+    openssl.args([
+        "-subj",
+        "/CN=chat.example.org",
+        "-addext",
+        "subjectAltName=DNS:chat.example.org",
+    ]);
     succeeded(openssl.arg("-keyout").arg(key).arg("-out").arg(certificate).output());
 }
 
@@ -167,7 +197,10 @@ fn end(program: Program) -> String {
 #[test]
 fn the_readme_has_the_same_lines_and_they_wait_longer_than_a_ping_takes() {
     let readme = include_str!("../../README.md");
-    assert!(readme.contains(&format!("```nginx\n{SITE}```\n")), "README.md has other lines than tests/http/nginx.conf");
+    assert!(
+        readme.contains(&format!("```nginx\n{SITE}```\n")),
+        "README.md has other lines than tests/http/nginx.conf"
+    );
     let timeout = READ_TIMEOUT.trim_start_matches("proxy_read_timeout ").trim_end_matches(';');
     let timeout = humantime::parse_duration(timeout).expect("a duration");
     assert!(SITE.contains(READ_TIMEOUT) && timeout > 2 * config(&[]).ping_interval);
@@ -179,7 +212,8 @@ fn people_talk_through_nginx_and_tls() {
     let Some(nginx) = Nginx::launch(program.address, READ_TIMEOUT) else {
         return drop(end(program));
     };
-    let page = exchange(nginx.tunnel("127.0.0.1:0"), b"GET / HTTP/1.0\r\nHost: chat.example.org\r\n\r\n");
+    let page =
+        exchange(nginx.tunnel("127.0.0.1:0"), b"GET / HTTP/1.0\r\nHost: chat.example.org\r\n\r\n");
     assert!(page.starts_with("HTTP/1.1 200 ") && page.contains("<html"), "{page}");
     let mut ann = nginx.connect("name=Ann");
     let session = ann.next_of("welcome")["session"].as_str().expect("text").to_owned();
@@ -199,10 +233,15 @@ fn people_talk_through_nginx_and_tls() {
     assert_eq!(bob.closed(), (1001, "server_shutdown".into()));
     let request = upgrade(&query).replace("keep-alive", "close");
     assert!(exchange(nginx.tunnel("127.0.0.1:0"), request.as_bytes()).starts_with("HTTP/1.1 502 "));
-    let gone = exchange(nginx.tunnel("127.0.0.1:0"), b"GET /gone HTTP/1.0\r\nHost: chat.example.org\r\n\r\n");
+    let gone = exchange(
+        nginx.tunnel("127.0.0.1:0"),
+        b"GET /gone HTTP/1.0\r\nHost: chat.example.org\r\n\r\n",
+    );
     assert!(gone.starts_with("HTTP/1.1 502 "), "{gone}");
     // It logs after the response.
-    let logs = eventually("the line in the log", || Some(nginx.logs()).filter(|logs| logs.contains("\"GET /gone ")));
+    let logs = eventually("the line in the log", || {
+        Some(nginx.logs()).filter(|logs| logs.contains("\"GET /gone "))
+    });
     assert!(!logs.contains(&session) && !log.contains(&session), "{logs}");
 }
 
@@ -235,7 +274,8 @@ fn pings_keep_nginx_from_cutting_those_who_are_silent() {
 
 #[test]
 fn the_log_names_the_client_that_nginx_speaks_for_and_nobody_whom_the_client_names() {
-    let program = Program::start(&mut command(&["--listen=127.0.0.1:0", "--trusted-proxy=127.0.0.1"]));
+    let program =
+        Program::start(&mut command(&["--listen=127.0.0.1:0", "--trusted-proxy=127.0.0.1"]));
     let Some(nginx) = Nginx::launch(program.address, READ_TIMEOUT) else {
         return drop(end(program));
     };
@@ -243,7 +283,8 @@ fn the_log_names_the_client_that_nginx_speaks_for_and_nobody_whom_the_client_nam
     let tunnel = || nginx.tunnel(&format!("{source}:0"));
     let mut ann = RawClient::connect_to(tunnel(), "name=Ann");
     ann.next_of("join");
-    let forged = "GET /nowhere HTTP/1.0\r\nHost: chat.example.org\r\nX-Forwarded-For: 203.0.113.5\r\n\r\n";
+    let forged =
+        "GET /nowhere HTTP/1.0\r\nHost: chat.example.org\r\nX-Forwarded-For: 203.0.113.5\r\n\r\n";
     assert!(exchange(tunnel(), forged.as_bytes()).starts_with("HTTP/1.1 404 "));
     // A page is compared with the host that its browser asked for, which nginx hands on.
     let page = |origin: &str| {
@@ -257,8 +298,15 @@ fn the_log_names_the_client_that_nginx_speaks_for_and_nobody_whom_the_client_nam
     stream.read_exact(&mut response).expect("an upgrade");
     assert_eq!(&response, b"HTTP/1.1 101");
     let log = end(program);
-    let about = |part: &str| log.lines().find(|line| line.contains(part)).unwrap_or_else(|| panic!("{part} in {log}"));
-    for part in ["asks to join lobby as \"Ann\"", "refused: 404", "refused: 403", "asks to join lobby as \"page\""] {
+    let about = |part: &str| {
+        log.lines().find(|line| line.contains(part)).unwrap_or_else(|| panic!("{part} in {log}"))
+    };
+    for part in [
+        "asks to join lobby as \"Ann\"",
+        "refused: 404",
+        "refused: 403",
+        "asks to join lobby as \"page\"",
+    ] {
         assert!(about(part).contains(source), "{log}");
     }
     assert!(!log.contains("203.0.113.5"), "{log}");

@@ -8,9 +8,13 @@ use crate::support::raw::{RawClient, exchange, upgrade};
 
 /// The status and, in lower case, the whole response to a request head of these lines.
 fn answer(server: &TestServer, lines: &str) -> (u16, String) {
-    let response = exchange(server.address, format!("{}\r\n\r\n", lines.replace('\n', "\r\n")).as_bytes());
-    let status =
-        response.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("{response:?}"));
+    let response =
+        exchange(server.address, format!("{}\r\n\r\n", lines.replace('\n', "\r\n")).as_bytes());
+    let status = response
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .unwrap_or_else(|| panic!("{response:?}"));
     (status, response.to_lowercase())
 }
 
@@ -48,7 +52,10 @@ fn head_has_the_headers_and_no_body() {
     let server = TestServer::start(&[]);
     let (status, response) = answer(&server, "HEAD /healthz HTTP/1.1\nHost: x");
     assert_eq!(status, 200);
-    assert!(response.contains("content-length: 3\r\n") && response.ends_with("\r\n\r\n"), "{response:?}");
+    assert!(
+        response.contains("content-length: 3\r\n") && response.ends_with("\r\n\r\n"),
+        "{response:?}"
+    );
 }
 
 #[test]
@@ -56,17 +63,31 @@ fn a_bad_upgrade_is_refused_before_it() {
     let server = TestServer::start(&[]);
     let valid = upgrade("name=x");
     let without = |line: &str| {
-        valid.lines().filter(|l| !l.starts_with(line)).collect::<Vec<_>>().join("\n").trim_end().to_owned()
+        valid
+            .lines()
+            .filter(|l| !l.starts_with(line))
+            .collect::<Vec<_>>()
+            .join("\n")
+            .trim_end()
+            .to_owned()
     };
     for line in ["Upgrade", "Connection", "Sec-WebSocket-Key", "Sec-WebSocket-Version"] {
         assert_eq!(answer(&server, &without(line)).0, 400, "without {line}");
     }
-    assert_eq!(answer(&server, valid.trim_end().replace("\r\n", "\n").replace("HTTP/1.1", "HTTP/1.0").as_str()).0, 400);
+    assert_eq!(
+        answer(
+            &server,
+            valid.trim_end().replace("\r\n", "\n").replace("HTTP/1.1", "HTTP/1.0").as_str()
+        )
+        .0,
+        400
+    );
     let version_8 = valid.trim_end().replace("\r\n", "\n").replace("Version: 13", "Version: 8");
     let (status, response) = answer(&server, &version_8);
     assert_eq!(status, 426);
     assert!(response.contains("sec-websocket-version: 13\r\n"), "{response}");
-    let bad_key = valid.trim_end().replace("\r\n", "\n").replace("dGhlIHNhbXBsZSBub25jZQ==", "short");
+    let bad_key =
+        valid.trim_end().replace("\r\n", "\n").replace("dGhlIHNhbXBsZSBub25jZQ==", "short");
     assert_eq!(answer(&server, &bad_key).0, 400);
 }
 
@@ -86,7 +107,8 @@ fn an_upgrade_may_be_spelled_in_every_legal_way_and_in_no_other() {
         let mut stream = TcpStream::connect(server.address).unwrap();
         stream.write_all(valid.replace(from, to).as_bytes()).unwrap();
         let mut response = [0; 12];
-        std::io::Read::read_exact(&mut stream, &mut response).expect("an answer before the deadline");
+        std::io::Read::read_exact(&mut stream, &mut response)
+            .expect("an answer before the deadline");
         String::from_utf8(response.to_vec()).unwrap()
     };
     let lists = "Connection: keep-alive, Upgrade";
@@ -97,7 +119,10 @@ fn an_upgrade_may_be_spelled_in_every_legal_way_and_in_no_other() {
     assert_eq!(connected("Host:", "Content-Length: 5\r\nHost:"), "HTTP/1.1 400");
     assert_eq!(connected("Host:", "Transfer-Encoding: chunked\r\nHost:"), "HTTP/1.1 400");
     assert_eq!(connected("Host:", "Sec-WebSocket-Version: 8\r\nHost:"), "HTTP/1.1 400");
-    assert_eq!(connected("Host:", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nHost:"), "HTTP/1.1 400");
+    assert_eq!(
+        connected("Host:", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nHost:"),
+        "HTTP/1.1 400"
+    );
 }
 
 #[test]

@@ -87,14 +87,21 @@ fn json_that_stretches_the_grammar_is_an_error_or_a_message_and_never_the_end() 
         ann.send_text(&text);
         let error = ann.next();
         let shown: String = text.chars().take(100).collect();
-        assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!(code)), "{shown}: {error}");
+        assert_eq!(
+            (&error["type"], &error["code"]),
+            (&json!("error"), &json!(code)),
+            "{shown}: {error}"
+        );
         // What is wrong is told in a line, not by giving it all back.
         assert!(error["content"].as_str().is_some_and(|content| content.len() < 200), "{error}");
     }
     let messages = [
         (public(r#""\ud83d\ude00""#), "\u{1F600}"),
         (format!(r#"{{{keys}"type":"public","content":"many keys"}}"#), "many keys"),
-        (format!(r#"{{"x":1,"x":2,"x":{digits},"type":"public","content":"twice unknown"}}"#), "twice unknown"),
+        (
+            format!(r#"{{"x":1,"x":2,"x":{digits},"type":"public","content":"twice unknown"}}"#),
+            "twice unknown",
+        ),
         (r#"{"\u0074ype":"public","content":"escaped key"}"#.to_owned(), "escaped key"),
         (format!("\t\r\n {} \n", public("\"padded\"")), "padded"),
     ];

@@ -37,17 +37,23 @@ fn knock(address: SocketAddr) -> String {
 #[test]
 fn above_the_ceiling_a_client_is_told_503_and_below_it_comes_in() {
     let server = TestServer::start(&["--max-connections", "3"]);
-    let mut members: Vec<Client> = (0..3).map(|number| Client::join(&server, &format!("m{number}"))).collect();
+    let mut members: Vec<Client> =
+        (0..3).map(|number| Client::join(&server, &format!("m{number}"))).collect();
     for _ in 0..50 {
         let response = knock(server.address);
-        assert!(response.starts_with("http/1.1 503 ") && response.contains("\r\nretry-after: "), "{response}");
+        assert!(
+            response.starts_with("http/1.1 503 ") && response.contains("\r\nretry-after: "),
+            "{response}"
+        );
     }
     members[0].say("still here");
     for member in &mut members {
         assert_has(&member.next_of("public"), json!({"content": "still here"}));
     }
     members.pop().expect("a member").close();
-    eventually("a place coming free", || knock(server.address).starts_with("http/1.1 101 ").then_some(()));
+    eventually("a place coming free", || {
+        knock(server.address).starts_with("http/1.1 101 ").then_some(())
+    });
 }
 
 #[test]
@@ -89,7 +95,11 @@ fn a_cgroup_of_either_version_sets_a_limit_and_so_do_those_above_it() {
 fn few_descriptors_are_a_low_ceiling_and_no_trouble() {
     // As a shell would start it, soft and hard limit alike.
     let mut command = Command::new("sh");
-    command.args(["-c", "ulimit -n 120; exec \"$0\" --listen 127.0.0.1:0", env!("CARGO_BIN_EXE_parlour")]);
+    command.args([
+        "-c",
+        "ulimit -n 120; exec \"$0\" --listen 127.0.0.1:0",
+        env!("CARGO_BIN_EXE_parlour"),
+    ]);
     let program = Program::start(command.stderr(std::process::Stdio::piped()));
     let join = |number: usize| {
         let mut client = RawClient::connect_to(program.address, &format!("name=m{number}"));
@@ -104,7 +114,9 @@ fn few_descriptors_are_a_low_ceiling_and_no_trouble() {
         assert_has(&member.next_of("public"), json!({"content": "all here"}));
     }
     members.truncate(10);
-    eventually("a place coming free", || knock(program.address).starts_with("http/1.1 101 ").then_some(()));
+    eventually("a place coming free", || {
+        knock(program.address).starts_with("http/1.1 101 ").then_some(())
+    });
     program.signal("TERM");
     let (status, log) = program.ended();
     let told = "room for 35 clients and 36 requests at a time, by RLIMIT_NOFILE";
@@ -120,7 +132,10 @@ fn set_soft(program: &Program, resource: &str, soft: u64) {
 }
 
 fn say_to_oneself(client: &mut RawClient, content: &str) {
-    client.send(&masked(FIN | TEXT, json!({"type": "public", "content": content}).to_string().as_bytes()));
+    client.send(&masked(
+        FIN | TEXT,
+        json!({"type": "public", "content": content}).to_string().as_bytes(),
+    ));
     assert_has(&client.next_of("public"), json!({"content": content}));
 }
 
@@ -132,7 +147,9 @@ fn without_descriptors_newcomers_wait_and_nobody_else_does() {
     set_soft(&program, "nofile", 1);
     let newcomer = |number: usize| {
         let mut stream = TcpStream::connect(program.address).expect("the system completes it");
-        stream.write_all(upgrade(&format!("name=n{number}")).as_bytes()).expect("a socket takes that much");
+        stream
+            .write_all(upgrade(&format!("name=n{number}")).as_bytes())
+            .expect("a socket takes that much");
         stream
     };
     let newcomers: Vec<TcpStream> = (0..5).map(newcomer).collect();
@@ -168,14 +185,18 @@ fn without_threads_newcomers_are_told_503_and_nobody_else_is_troubled() {
     fs::remove_file(&copy).unwrap();
     let mut ann = RawClient::connect_to(program.address, "name=Ann");
     ann.next_of("join");
-    let threads = || fs::read_dir(format!("/proc/{}/task", program.id())).expect("it runs").count() as u64;
+    let threads =
+        || fs::read_dir(format!("/proc/{}/task", program.id())).expect("it runs").count() as u64;
 
     let start = Instant::now();
     set_soft(&program, "nproc", 1);
     let line = "no thread for a connection: Resource temporarily unavailable";
     eventually("the second warning", || {
         let response = knock(program.address);
-        assert!(response.starts_with("http/1.1 503 ") && response.contains("\r\nretry-after: "), "{response}");
+        assert!(
+            response.starts_with("http/1.1 503 ") && response.contains("\r\nretry-after: "),
+            "{response}"
+        );
         (program.logged().matches(line).count() > 1).then_some(())
     });
     assert_told_seldom(&program, line, start);
@@ -190,7 +211,11 @@ fn without_threads_newcomers_are_told_503_and_nobody_else_is_troubled() {
         set_soft(&program, "nproc", at_rest + 1);
         assert!(knock(program.address).starts_with("http/1.1 503 "), "{number}");
     }
-    assert!(program.logged().contains("no thread to write to a client: Resource temporarily unavailable"));
+    assert!(
+        program
+            .logged()
+            .contains("no thread to write to a client: Resource temporarily unavailable")
+    );
     set_soft(&program, "nproc", Resource::NPROC.get_soft().expect("Linux"));
     RawClient::connect_to(program.address, "name=Bob").next_of("join");
     assert_has(&ann.next_of("join"), json!({"user": "Bob"}));

@@ -33,9 +33,11 @@ struct Footprint {
 
 fn footprint(program: &Program) -> Footprint {
     let process = format!("/proc/{}", program.id());
-    let count = |what: &str| fs::read_dir(format!("{process}/{what}")).expect("a process of ours").count();
+    let count =
+        |what: &str| fs::read_dir(format!("{process}/{what}")).expect("a process of ours").count();
     let status = fs::read_to_string(format!("{process}/status")).expect("a process of ours");
-    let memory = status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.trim().strip_suffix(" kB"));
+    let memory =
+        status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.trim().strip_suffix(" kB"));
     let memory_kib = memory.expect("a size").trim().parse().expect("a number");
     Footprint { memory_kib, threads: count("task"), files: count("fd") }
 }
@@ -44,9 +46,11 @@ fn footprint(program: &Program) -> Footprint {
 fn visit(program: &Program, round: usize, crowd: usize, number: usize) {
     // More rooms than are kept, and names that come again.
     let room = (round * CROWDS + crowd) % 12;
-    let mut client = RawClient::connect_to(program.address, &format!("room=r{room}&name=m{number}"));
+    let mut client =
+        RawClient::connect_to(program.address, &format!("room=r{room}&name=m{number}"));
     client.next_of("join");
-    let public = json!({"type": "public", "content": "x".repeat(1000), "ref": format!("{round} {number}")});
+    let public =
+        json!({"type": "public", "content": "x".repeat(1000), "ref": format!("{round} {number}")});
     client.send(&masked(FIN | TEXT, public.to_string().as_bytes()));
     client.next_of("public");
     let private = json!({"type": "private", "to": format!("m{}", (number + 1) % CROWD), "content": "psst", "ref": "p"});
@@ -68,7 +72,10 @@ fn visit(program: &Program, round: usize, crowd: usize, number: usize) {
 fn evict(program: &Program) {
     let mut talker = RawClient::connect_to(program.address, "room=full&name=talker");
     let _stalled = RawClient::connect_to(program.address, "room=full&name=stalled");
-    let message = masked(FIN | TEXT, json!({"type": "public", "content": "x".repeat(4000)}).to_string().as_bytes());
+    let message = masked(
+        FIN | TEXT,
+        json!({"type": "public", "content": "x".repeat(4000)}).to_string().as_bytes(),
+    );
     loop {
         talker.send(&message);
         let (_, heard) = talker.frame().expect("the talker stays");
@@ -83,7 +90,9 @@ fn refuse(program: &Program) {
     let ask = |request: &str| exchange(program.address, format!("{request}\r\n\r\n").as_bytes());
     assert!(ask("GET /nowhere HTTP/1.1\r\nHost: x").starts_with("HTTP/1.1 404 "));
     assert!(ask("GET /ws HTTP/1.1\r\nHost: x").starts_with("HTTP/1.1 400 "));
-    assert!(ask(&format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(10_000))).starts_with("HTTP/1.1 431 "));
+    assert!(
+        ask(&format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(10_000))).starts_with("HTTP/1.1 431 ")
+    );
     let mut first = RawClient::connect_to(program.address, "name=taken");
     first.next_of("join");
     let mut members = vec![first.stream.try_clone().unwrap()];
@@ -104,7 +113,8 @@ fn refuse(program: &Program) {
     });
     assert!(knock().is_none(), "more than {PLACES}");
     // Requests that never come, more than there are places for.
-    let silent: Vec<TcpStream> = (0..60).map(|_| TcpStream::connect(program.address).expect("it listens")).collect();
+    let silent: Vec<TcpStream> =
+        (0..60).map(|_| TcpStream::connect(program.address).expect("it listens")).collect();
     for mut stream in silent {
         let _ = stream.write_all(b"GET /ws?na");
         let _ = stream.shutdown(Shutdown::Write);
@@ -124,11 +134,13 @@ fn at_rest(program: &Program, idle: &Footprint) -> Footprint {
 #[test]
 fn a_long_run_of_everything_ends_with_the_memory_threads_and_files_it_began_with() {
     let places = format!("--max-connections={PLACES}");
-    let options = ["--queue=64", "--history=20", "--max-rooms=8", "--leave-grace=20ms", "--message-rate=0"];
+    let options =
+        ["--queue=64", "--history=20", "--max-rooms=8", "--leave-grace=20ms", "--message-rate=0"];
     let mut command = command(&[&["--listen=127.0.0.1:0", &places], &options[..]].concat());
     // With an arena for each thread of many processors, some would be met for the first time in the last round. And what a
     // slow client's queue held is given back to the system when it is freed, wherever in an arena it would have lain.
-    let program = Program::start(command.env("MALLOC_ARENA_MAX", "2").env("MALLOC_MMAP_THRESHOLD_", "4096"));
+    let program =
+        Program::start(command.env("MALLOC_ARENA_MAX", "2").env("MALLOC_MMAP_THRESHOLD_", "4096"));
     // The start itself, and what is made when first needed, is no part of it.
     refuse(&program);
     let idle = eventually("its start", || Some(footprint(&program)).filter(|now| now.threads < 10));

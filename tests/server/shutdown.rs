@@ -13,7 +13,8 @@ use crate::support::{Client, DEADLINE, TestServer, assert_has, eventually};
 #[test]
 fn everyone_is_told_1001_and_newcomers_are_refused() {
     let mut server = TestServer::start(&[]);
-    let mut clients: Vec<Client> = (0..10).map(|i| Client::join(&server, &format!("c{i}"))).collect();
+    let mut clients: Vec<Client> =
+        (0..10).map(|i| Client::join(&server, &format!("c{i}"))).collect();
     server.stop();
     for client in &mut clients {
         assert_eq!(client.closed(), (1001, "server_shutdown".to_owned()));
@@ -42,7 +43,8 @@ fn what_is_queued_is_delivered_before_the_goodbye() {
 
 #[test]
 fn a_stalled_client_cannot_hold_it() {
-    let mut server = TestServer::start(&["--shutdown-timeout", "2s", "--write-timeout", "60s", "--queue", "8"]);
+    let mut server =
+        TestServer::start(&["--shutdown-timeout", "2s", "--write-timeout", "60s", "--queue", "8"]);
     let mut talker = Client::join(&server, "talker");
     let mut stalled = RawClient::connect(&server, "name=stalled");
     stalled.next_of("join");
@@ -77,7 +79,10 @@ fn connections_without_a_request_are_told_503() {
     server.stop();
     let mut response = String::new();
     waiting.read_to_string(&mut response).expect("a clean end");
-    assert!(response.starts_with("HTTP/1.1 503 ") && response.to_lowercase().contains("retry-after: "), "{response}");
+    assert!(
+        response.starts_with("HTTP/1.1 503 ") && response.to_lowercase().contains("retry-after: "),
+        "{response}"
+    );
     server.ended().expect("a clean end within the timeout");
 }
 
@@ -112,7 +117,8 @@ fn join(address: SocketAddr, stopping: &AtomicBool) -> Fate {
     if received.starts_with(b"HTTP/1.1 503 ") {
         return Fate::Told;
     }
-    let head = received.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("a whole head") + 4;
+    let head =
+        received.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("a whole head") + 4;
     let mut rest = received.split_off(head);
     let (first, payload) = frames(&mut rest).pop().expect("a close frame");
     assert_eq!((first, &payload[..]), (FIN | CLOSE, &b"\x03\xe9server_shutdown"[..]));
@@ -121,12 +127,14 @@ fn join(address: SocketAddr, stopping: &AtomicBool) -> Fate {
 }
 
 #[test]
-fn under_full_load_with_stalled_clients_and_in_the_middle_of_joins_all_who_listen_are_told_1001_in_time() {
+fn under_full_load_with_stalled_clients_and_in_the_middle_of_joins_all_who_listen_are_told_1001_in_time()
+ {
     let mut server = TestServer::start(&["--shutdown-timeout=3s", "--write-timeout=1h"]);
     // These never read, and their writers are stuck when they are dropped.
     let mut talker = Client::join_room(&server, "talker", "stalled");
-    let stalled: Vec<RawClient> =
-        (0..5).map(|number| RawClient::connect(&server, &format!("room=stalled&name=s{number}"))).collect();
+    let stalled: Vec<RawClient> = (0..5)
+        .map(|number| RawClient::connect(&server, &format!("room=stalled&name=s{number}")))
+        .collect();
     let content = "x".repeat(4000);
     let mut dropped = 0;
     while dropped < stalled.len() {
@@ -134,7 +142,8 @@ fn under_full_load_with_stalled_clients_and_in_the_middle_of_joins_all_who_liste
         dropped += usize::from(talker.next()["type"] == "leave");
     }
 
-    let (heard, joined, stopping) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicBool::new(false));
+    let (heard, joined, stopping) =
+        (AtomicUsize::new(0), AtomicUsize::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
         for number in 0..20 {
             let mut member = RawClient::connect(&server, &format!("name=m{number}"));
@@ -146,7 +155,8 @@ fn under_full_load_with_stalled_clients_and_in_the_middle_of_joins_all_who_liste
                 // Each keeps a few in flight, so that all are always busy and none falls behind.
                 let _ = stream.write_all(&message.repeat(4));
                 loop {
-                    let (first, payload) = member.frame().expect("a close frame comes before the end");
+                    let (first, payload) =
+                        member.frame().expect("a close frame comes before the end");
                     if first == FIN | CLOSE {
                         assert_eq!(payload, b"\x03\xe9server_shutdown");
                         assert_eq!(member.frame(), None, "nothing follows a close frame");
@@ -174,7 +184,8 @@ fn under_full_load_with_stalled_clients_and_in_the_middle_of_joins_all_who_liste
                 })
             })
             .collect();
-        let at_work = || heard.load(Ordering::Relaxed) > 20_000 && joined.load(Ordering::Relaxed) > 100;
+        let at_work =
+            || heard.load(Ordering::Relaxed) > 20_000 && joined.load(Ordering::Relaxed) > 100;
         eventually("the load", || at_work().then_some(()));
         stopping.store(true, Ordering::SeqCst);
         server.stop();

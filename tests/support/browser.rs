@@ -29,13 +29,24 @@ impl Browser {
     /// Starts the browser, or says loudly that there is none.
     pub fn launch() -> Option<Browser> {
         let found = NAMES.iter().find(|name| {
-            Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+            Command::new(name)
+                .arg("--version")
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status()
+                .is_ok()
         });
         let Some(name) = found else {
-            assert!(std::env::var_os(REQUIRED).is_none(), "{REQUIRED} is set, and there is no browser");
+            assert!(
+                std::env::var_os(REQUIRED).is_none(),
+                "{REQUIRED} is set, and there is no browser"
+            );
             // Past the test harness, which would keep it to itself.
             use std::io::Write;
-            let _ = writeln!(std::io::stderr(), "\nLEFT OUT: a browser test, since none of {NAMES:?} was found\n");
+            let _ = writeln!(
+                std::io::stderr(),
+                "\nLEFT OUT: a browser test, since none of {NAMES:?} was found\n"
+            );
             return None;
         };
         let profile = std::env::temp_dir().join(format!(
@@ -44,8 +55,18 @@ impl Browser {
             PROFILES.fetch_add(1, Ordering::Relaxed)
         ));
         let process = Command::new(name)
-            .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
-            .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
+            .args([
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-quic",
+                "--no-first-run",
+            ])
+            .args([
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+            ])
             .args(["--disable-dev-shm-usage", "--remote-debugging-port=0", "about:blank"])
             .arg(format!("--user-data-dir={}", profile.display()))
             .stdout(Stdio::null())
@@ -63,10 +84,12 @@ impl Browser {
 
     /// Opens `url` in a window that shares nothing with the others, as large as a laptop's.
     pub fn open(&mut self, url: &str) -> Page {
-        let context = self.control.call("Target.createBrowserContext", json!({}))["browserContextId"].clone();
-        let target = self
-            .control
-            .call("Target.createTarget", json!({"url": "about:blank", "browserContextId": context, "newWindow": true}));
+        let context =
+            self.control.call("Target.createBrowserContext", json!({}))["browserContextId"].clone();
+        let target = self.control.call(
+            "Target.createTarget",
+            json!({"url": "about:blank", "browserContextId": context, "newWindow": true}),
+        );
         let id = target["targetId"].as_str().expect("an id");
         let mut page = Page(Connection::open(self.port, &format!("/devtools/page/{id}")));
         page.0.call("Page.enable", json!({}));
@@ -94,7 +117,8 @@ impl Browser {
         let before = self.pages();
         let open = json!({"expression": "void window.open(location.href)", "userGesture": true});
         page.0.call("Runtime.evaluate", open);
-        let id = eventually("the new tab", || self.pages().into_iter().find(|id| !before.contains(id)));
+        let id =
+            eventually("the new tab", || self.pages().into_iter().find(|id| !before.contains(id)));
         let mut page = Page(Connection::open(self.port, &format!("/devtools/page/{id}")));
         page.wait("document.readyState === 'complete'");
         page
@@ -102,7 +126,11 @@ impl Browser {
 
     fn pages(&mut self) -> Vec<String> {
         let targets = self.control.call("Target.getTargets", json!({}));
-        let pages = targets["targetInfos"].as_array().expect("a list").iter().filter(|target| target["type"] == "page");
+        let pages = targets["targetInfos"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter(|target| target["type"] == "page");
         pages.map(|target| target["targetId"].as_str().expect("an id").to_owned()).collect()
     }
 }
@@ -111,7 +139,8 @@ impl Page {
     /// The value of a JavaScript expression, awaited if it is a promise.
     #[track_caller]
     pub fn eval(&mut self, expression: &str) -> Value {
-        let parameters = json!({"expression": expression, "returnByValue": true, "awaitPromise": true});
+        let parameters =
+            json!({"expression": expression, "returnByValue": true, "awaitPromise": true});
         let result = self.0.call("Runtime.evaluate", parameters);
         assert!(result.get("exceptionDetails").is_none(), "{expression}: {result}");
         result["result"]["value"].clone()
@@ -121,7 +150,8 @@ impl Page {
     #[track_caller]
     pub fn wait(&mut self, expression: &str) {
         eventually(expression, || {
-            let parameters = json!({"expression": format!("Boolean({expression})"), "returnByValue": true});
+            let parameters =
+                json!({"expression": format!("Boolean({expression})"), "returnByValue": true});
             (self.0.call("Runtime.evaluate", parameters)["result"]["value"] == true).then_some(())
         });
     }
@@ -159,7 +189,8 @@ impl Page {
     }
 
     pub fn resize(&mut self, width: u32, height: u32) {
-        let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
+        let metrics =
+            json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
         self.0.call("Emulation.setDeviceMetricsOverride", metrics);
     }
 
@@ -168,7 +199,10 @@ impl Page {
         let features = json!([{"name": "prefers-color-scheme", "value": scheme}]);
         self.0.call("Emulation.setEmulatedMedia", json!({"features": features}));
         let agent = self.eval("navigator.userAgent");
-        self.0.call("Emulation.setUserAgentOverride", json!({"userAgent": agent, "acceptLanguage": language}));
+        self.0.call(
+            "Emulation.setUserAgentOverride",
+            json!({"userAgent": agent, "acceptLanguage": language}),
+        );
     }
 
     pub fn reload(&mut self) {
@@ -251,8 +285,8 @@ fn decode_base64(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text.bytes().filter(|&byte| byte != b'=').map(digit).collect();
     let mut bytes = Vec::new();
     for group in digits.chunks(4) {
-        let number =
-            group.iter().fold(0u32, |number, &digit| number << 6 | u32::from(digit)) << (6 * (4 - group.len()));
+        let number = group.iter().fold(0u32, |number, &digit| number << 6 | u32::from(digit))
+            << (6 * (4 - group.len()));
         bytes.extend(&number.to_be_bytes()[1..group.len()]);
     }
     bytes

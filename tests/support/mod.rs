@@ -31,7 +31,9 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 /// Options as the command line takes them; on a free port and without a limit on messages, unless they say otherwise.
 pub fn config(options: &[&str]) -> Config {
     let mut line = vec!["parlour"];
-    for (option, value) in [("--listen", "127.0.0.1:0"), ("--message-rate", "0"), ("--leave-grace", "0")] {
+    for (option, value) in
+        [("--listen", "127.0.0.1:0"), ("--message-rate", "0"), ("--leave-grace", "0")]
+    {
         if !options.contains(&option) {
             line.extend([option, value]);
         }

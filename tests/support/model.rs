@@ -103,8 +103,14 @@ impl Room {
     }
 
     fn remembers(&self, key: &str, secret: Secret, history: usize) -> bool {
-        let said = self.said.iter().rev().take(history).any(|(_, by, its)| by == key && *its == secret);
-        said || self.whispered.iter().rev().take(history).any(|(by, its)| by == key && *its == secret)
+        let said =
+            self.said.iter().rev().take(history).any(|(_, by, its)| by == key && *its == secret);
+        said || self
+            .whispered
+            .iter()
+            .rev()
+            .take(history)
+            .any(|(by, its)| by == key && *its == secret)
     }
 
     /// What `receipt` stands for, if that is recent enough.
@@ -118,7 +124,17 @@ impl Room {
 impl Model {
     pub fn new(history: usize, grace: u64, rooms_max: usize) -> Model {
         let rooms = BTreeMap::new();
-        Model { history, grace, rooms_max, now: 0, ears: Vec::new(), rooms, lives: 0, absences: 0, stopped: false }
+        Model {
+            history,
+            grace,
+            rooms_max,
+            now: 0,
+            ears: Vec::new(),
+            rooms,
+            lives: 0,
+            absences: 0,
+            stopped: false,
+        }
     }
 
     /// A new connection.
@@ -142,7 +158,8 @@ impl Model {
         room.empty_since = None;
         let mut kept = Vec::new();
         if own {
-            match std::mem::replace(&mut room.members.get_mut(&key).unwrap().place, Place::Here(id)) {
+            match std::mem::replace(&mut room.members.get_mut(&key).unwrap().place, Place::Here(id))
+            {
                 Place::Here(old) => {
                     self.ears[old].room = None;
                     self.ears[old].closed = Some(CloseReason::Replaced);
@@ -150,11 +167,19 @@ impl Model {
                 Place::Away { kept: its, .. } => kept = its,
             }
         } else {
-            let secret = asks.claim.filter(|&claim| room.remembers(&key, claim, history)).unwrap_or(asks.fresh);
-            room.members.insert(key.clone(), Member { name: asks.name.clone(), secret, place: Place::Here(id) });
+            let secret = asks
+                .claim
+                .filter(|&claim| room.remembers(&key, claim, history))
+                .unwrap_or(asks.fresh);
+            room.members.insert(
+                key.clone(),
+                Member { name: asks.name.clone(), secret, place: Place::Here(id) },
+            );
         }
         let member = &room.members[&key];
-        let missed = asks.resume.and_then(|(life, since)| room.seq().checked_sub(since).filter(|_| life == room.life));
+        let missed = asks
+            .resume
+            .and_then(|(life, since)| room.seq().checked_sub(since).filter(|_| life == room.life));
         let missed = missed.filter(|&missed| missed <= history as u64);
         let following = missed.unwrap_or(room.seq().min(history as u64));
         let mut users: Vec<&str> = room.members.values().map(|member| &*member.name).collect();
@@ -167,7 +192,9 @@ impl Model {
         }));
         let mut kept = kept.into_iter().peekable();
         for (message, _, _) in &room.said[room.said.len() - following as usize..] {
-            while let Some(kept) = kept.next_if(|kept| kept.after < message["seq"].as_u64().unwrap()) {
+            while let Some(kept) =
+                kept.next_if(|kept| kept.after < message["seq"].as_u64().unwrap())
+            {
                 ear.due.push(kept.message);
             }
             ear.due.push(message.clone());
@@ -175,8 +202,7 @@ impl Model {
         ear.due.extend(kept.map(|kept| kept.message));
         if !own {
             let content = format!("{} joined", asks.name);
-            let notice =
-                json!({"type": "join", "user": asks.name, "content": content, "room": asks.room, "ts": self.now});
+            let notice = json!({"type": "join", "user": asks.name, "content": content, "room": asks.room, "ts": self.now});
             self.tell_all(&asks.room, &notice);
         }
     }
@@ -196,7 +222,11 @@ impl Model {
             if self.rooms.values().all(|room| room.empty_since.is_none()) {
                 self.give_up_deserted();
             }
-            let empty = self.rooms.iter().filter_map(|(name, room)| Some((room.empty_since?, name.clone()))).min();
+            let empty = self
+                .rooms
+                .iter()
+                .filter_map(|(name, room)| Some((room.empty_since?, name.clone())))
+                .min();
             let Some((_, oldest)) = empty else { return false };
             self.rooms.remove(&oldest);
         }
@@ -246,12 +276,15 @@ impl Model {
         let (sender, secret) = (room.members[&key].name.clone(), room.members[&key].secret);
         let target = fold_case(to);
         let known = Known { to: Some(target.clone()), content: content.to_owned(), number: 0 };
-        let arrived =
-            room.known(secret, receipt, self.history).is_some_and(|it| Known { number: 0, ..it.clone() } == known);
+        let arrived = room
+            .known(secret, receipt, self.history)
+            .is_some_and(|it| Known { number: 0, ..it.clone() } == known);
         let mut error = json!({"type": "error", "code": "no_such_user", "ts": self.now});
         note(&mut error, receipt);
         let member = room.members.get_mut(&target);
-        let Some(shown) = member.as_ref().map(|member| member.name.clone()).or(arrived.then(|| to.to_owned())) else {
+        let Some(shown) =
+            member.as_ref().map(|member| member.name.clone()).or(arrived.then(|| to.to_owned()))
+        else {
             return self.ears[id].due.push(error);
         };
         let mut message = json!({
@@ -262,7 +295,12 @@ impl Model {
         match member.map(|member| &mut member.place) {
             _ if arrived => return self.ears[id].due.push(message),
             Some(Place::Away { kept, .. }) => {
-                let sender = Some(Sender { key: key.clone(), secret, receipt: receipt.clone(), number: seq });
+                let sender = Some(Sender {
+                    key: key.clone(),
+                    secret,
+                    receipt: receipt.clone(),
+                    number: seq,
+                });
                 if !keep(kept, Kept { message: message.clone(), after, sender }) {
                     return self.ears[id].due.push(error);
                 }
@@ -298,7 +336,8 @@ impl Model {
             self.note_empty(&name);
         } else {
             self.absences += 1;
-            let place = Place::Away { number: self.absences, due: self.now + self.grace, kept: Vec::new() };
+            let place =
+                Place::Away { number: self.absences, due: self.now + self.grace, kept: Vec::new() };
             members.get_mut(&key).unwrap().place = place;
         }
     }
@@ -306,19 +345,26 @@ impl Model {
     /// The queues of these were full at the end of a turn. Who of them goes first is open, and so is whether one that is told
     /// at once hears of another before it goes itself.
     pub fn evict(&mut self, ids: &[Id]) {
-        let gone: Vec<_> = ids.iter().map(|&id| (id, self.ears[id].due.len(), self.ears[id].room.clone())).collect();
+        let gone: Vec<_> = ids
+            .iter()
+            .map(|&id| (id, self.ears[id].due.len(), self.ears[id].room.clone()))
+            .collect();
         let mut leaves = Vec::new();
         for (id, _, room) in &gone {
             let room = room.as_ref().expect("a connection that lives is in a room");
-            leaves.push((*id, self.leave_notice(room, &self.rooms[room].members[&self.ears[*id].key].name)));
+            leaves.push((
+                *id,
+                self.leave_notice(room, &self.rooms[room].members[&self.ears[*id].key].name),
+            ));
             self.end(*id, CloseReason::TooSlow);
         }
         if self.grace > 0 {
             return;
         }
         for (id, heard, room) in gone {
-            let others =
-                leaves.iter().filter(|(other, leave)| *other != id && room.as_deref() == leave["room"].as_str());
+            let others = leaves
+                .iter()
+                .filter(|(other, leave)| *other != id && room.as_deref() == leave["room"].as_str());
             self.ears[id].due.truncate(heard);
             self.ears[id].due.extend(others.map(|(_, leave)| leave.clone()));
         }
@@ -357,7 +403,9 @@ impl Model {
                 Place::Away { number, .. } => Some((number, key.clone())),
                 Place::Here(_) => None,
             });
-            let Some(mut absences) = absences.collect::<Option<Vec<_>>>().filter(|all| !all.is_empty()) else {
+            let Some(mut absences) =
+                absences.collect::<Option<Vec<_>>>().filter(|all| !all.is_empty())
+            else {
                 continue;
             };
             absences.sort_unstable();
@@ -369,9 +417,14 @@ impl Model {
     }
 
     fn first_overdue(&self) -> Option<(u64, String, String)> {
-        let all = self.rooms.iter().flat_map(|(name, room)| room.members.iter().map(move |member| (name, member)));
+        let all = self
+            .rooms
+            .iter()
+            .flat_map(|(name, room)| room.members.iter().map(move |member| (name, member)));
         let overdue = all.filter_map(|(name, (key, member))| match member.place {
-            Place::Away { number, due, .. } if due <= self.now => Some((number, name.clone(), key.clone())),
+            Place::Away { number, due, .. } if due <= self.now => {
+                Some((number, name.clone(), key.clone()))
+            }
             _ => None,
         });
         overdue.min()
@@ -382,14 +435,23 @@ impl Model {
         if let Some(receipt) = receipt {
             let known = (*secret, receipt.clone());
             // By now its `ref` may stand for another message.
-            if room.known.get(&known).is_some_and(|known| known.to.is_some() && known.number == *number) {
+            if room
+                .known
+                .get(&known)
+                .is_some_and(|known| known.to.is_some() && known.number == *number)
+            {
                 room.known.remove(&known);
             }
         }
         let mut message = json!({"type": "error", "code": "no_such_user", "ts": self.now});
         note(&mut message, receipt);
         let after = room.seq();
-        match room.members.get_mut(by).filter(|member| member.secret == *secret).map(|member| &mut member.place) {
+        match room
+            .members
+            .get_mut(by)
+            .filter(|member| member.secret == *secret)
+            .map(|member| &mut member.place)
+        {
             Some(Place::Here(id)) => self.ears[*id].due.push(message),
             Some(Place::Away { kept, .. }) => {
                 keep(kept, Kept { message, after, sender: None });
@@ -426,7 +488,8 @@ impl Model {
 
 /// Keeps a message for one who is away, if there is room.
 fn keep(kept: &mut Vec<Kept>, message: Kept) -> bool {
-    let bytes: usize = kept.iter().chain([&message]).map(|kept| kept.message.to_string().len()).sum();
+    let bytes: usize =
+        kept.iter().chain([&message]).map(|kept| kept.message.to_string().len()).sum();
     let fits = kept.is_empty() || kept.len() < KEPT_MAX && bytes <= KEPT_BYTES_MAX;
     if fits {
         kept.push(message);

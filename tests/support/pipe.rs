@@ -21,11 +21,14 @@ impl Pipe {
     pub fn start(address: SocketAddr, options: &[&str]) -> Pipe {
         let url = format!("ws://{address}");
         let options = [&["chat", url.as_str()], options].concat();
-        let mut child = command(&options).stdin(Stdio::piped()).spawn().expect("the program starts");
+        let mut child =
+            command(&options).stdin(Stdio::piped()).spawn().expect("the program starts");
         let stdout = BufReader::new(child.stdout.take().expect("piped"));
         let mut stderr = child.stderr.take().expect("piped");
         let (lines, output) = channel();
-        thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)));
+        thread::spawn(move || {
+            stdout.lines().map_while(Result::ok).try_for_each(|line| lines.send(line))
+        });
         let errors = thread::spawn(move || {
             let mut errors = String::new();
             stderr.read_to_string(&mut errors).expect("text");

@@ -11,7 +11,12 @@ use super::eventually;
 
 pub fn command(options: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_parlour"));
-    command.args(options).env_remove("RUST_LOG").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .args(options)
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     command
 }
 
@@ -48,7 +53,11 @@ impl Program {
         let log = Arc::new(Mutex::new(log));
         let logging = {
             let log = log.clone();
-            thread::spawn(move || stderr.lines().for_each(|line| *log.lock().unwrap() += &(line.expect("text") + "\n")))
+            thread::spawn(move || {
+                stderr
+                    .lines()
+                    .for_each(|line| *log.lock().unwrap() += &(line.expect("text") + "\n"))
+            })
         };
         Program { child, address, metrics, log, logging: Some(logging) }
     }
@@ -63,7 +72,8 @@ impl Program {
     }
 
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        let status =
+            Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
         assert!(status.expect("kill").success());
     }
 

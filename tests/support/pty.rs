@@ -19,7 +19,8 @@ use crate::support::program::command;
 /// A terminal: the side of who types, and the side of the program. Unlike openpty's, no child inherits them by chance, so
 /// that the terminal closes with the first.
 pub fn open() -> (File, OwnedFd) {
-    let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).expect("a terminal");
+    let master =
+        posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).expect("a terminal");
     grantpt(&master).and_then(|()| unlockpt(&master)).expect("a terminal of our own");
     let slave = File::options()
         .read(true)
@@ -54,7 +55,8 @@ impl Pty {
         let (master, slave) = open();
         let before = tcgetattr(&slave).expect("a terminal has a mode");
         let end = || Stdio::from(slave.try_clone().unwrap());
-        let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("the program starts");
+        let child =
+            command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("the program starts");
         let written = Arc::new(Mutex::new(String::new()));
         let (mut reader, kept) = (master.try_clone().unwrap(), written.clone());
         let reader = thread::spawn(move || {
@@ -65,7 +67,14 @@ impl Pty {
                 *kept.lock().unwrap() = String::from_utf8_lossy(&bytes).into_owned();
             }
         });
-        Pty { child, master: Some(master), slave: Some(slave), before, written, reader: Some(reader) }
+        Pty {
+            child,
+            master: Some(master),
+            slave: Some(slave),
+            before,
+            written,
+            reader: Some(reader),
+        }
     }
 
     /// What was written so far.
@@ -79,14 +88,20 @@ impl Pty {
 
     /// Types `keys`.
     pub fn press(&mut self, keys: &str) {
-        self.master.as_mut().expect("an open terminal").write_all(keys.as_bytes()).expect("it reads");
+        self.master
+            .as_mut()
+            .expect("an open terminal")
+            .write_all(keys.as_bytes())
+            .expect("it reads");
     }
 
     /// Waits until `parts` have been written, in this order, after `from` bytes. Returns where the last of them ends.
     pub fn wait_for(&self, from: usize, parts: &[&str]) -> usize {
         eventually(&format!("{parts:?} in {}", self.written()), || {
             let written = self.written();
-            parts.iter().try_fold(from, |at, part| Some(at + written.get(at..)?.find(part)? + part.len()))
+            parts
+                .iter()
+                .try_fold(from, |at, part| Some(at + written.get(at..)?.find(part)? + part.len()))
         })
     }
 

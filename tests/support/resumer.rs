@@ -104,7 +104,12 @@ impl Resumer {
         let deadline = Instant::now() + DEADLINE;
         while let End::Broken(why) = self.converse(public, private) {
             self.wire.push(format!("-- {why}"));
-            assert!(Instant::now() < deadline, "{} has {} of {public} messages", self.name, self.heard.len());
+            assert!(
+                Instant::now() < deadline,
+                "{} has {} of {public} messages",
+                self.name,
+                self.heard.len()
+            );
         }
         self.patience = self.patience_first;
     }
@@ -112,7 +117,10 @@ impl Resumer {
     fn done(&self, public: usize, private: usize) -> bool {
         let has_heard = self.heard.len() >= public && self.whispers.len() >= private;
         // Its own join comes first of all, once.
-        has_heard && !self.notices.is_empty() && self.to_send.is_empty() && self.unconfirmed.is_empty()
+        has_heard
+            && !self.notices.is_empty()
+            && self.to_send.is_empty()
+            && self.unconfirmed.is_empty()
     }
 
     /// One connection's life.
@@ -174,7 +182,9 @@ impl Resumer {
         let patience = if self.session.is_some() { self.patience } else { DEADLINE };
         stream.set_read_timeout(Some(patience)).map_err(|error| error.to_string())?;
         let url = format!("ws://{}/ws?{query}", self.address);
-        tungstenite::client(url, stream).map(|(socket, _)| socket).map_err(|error| error.to_string())
+        tungstenite::client(url, stream)
+            .map(|(socket, _)| socket)
+            .map_err(|error| error.to_string())
     }
 
     /// Checks a welcome, and returns how many public messages follow.
@@ -185,7 +195,11 @@ impl Resumer {
             assert_eq!(welcome["recovered"], true, "the history is long enough");
             assert_eq!(seq - history, self.heard.len(), "what follows begins where it stopped");
         }
-        assert_eq!(welcome["epoch"], **self.epoch.get_or_insert_with(|| text(welcome, "epoch")), "the same life");
+        assert_eq!(
+            welcome["epoch"],
+            **self.epoch.get_or_insert_with(|| text(welcome, "epoch")),
+            "the same life"
+        );
         self.session = Some(text(welcome, "session"));
         history
     }
@@ -194,7 +208,12 @@ impl Resumer {
         self.patience = self.patience_first;
         match &*text(&message, "type") {
             "public" => {
-                assert_eq!(number(&message, "seq"), self.heard.len() + 1, "{} hears no gap and no double", self.name);
+                assert_eq!(
+                    number(&message, "seq"),
+                    self.heard.len() + 1,
+                    "{} hears no gap and no double",
+                    self.name
+                );
                 self.confirm(&message);
                 self.heard.push(message);
             }
@@ -222,7 +241,9 @@ impl Resumer {
 
     fn write(&mut self, socket: &mut WebSocket<TcpStream>, message: &Value) -> Result<(), End> {
         self.wire.push(format!("> {message}"));
-        socket.send(Message::text(message.to_string())).map_err(|error| End::Broken(error.to_string()))
+        socket
+            .send(Message::text(message.to_string()))
+            .map_err(|error| End::Broken(error.to_string()))
     }
 
     fn read(&mut self, socket: &mut WebSocket<TcpStream>) -> Result<Value, End> {

@@ -11,7 +11,9 @@ use tungstenite::{Message, WebSocket};
 use super::DEADLINE;
 
 /// A server that does with its clients what `script` says.
-pub fn scripted_server(script: impl FnOnce(&TcpListener) + Send + 'static) -> (SocketAddr, JoinHandle<()>) {
+pub fn scripted_server(
+    script: impl FnOnce(&TcpListener) + Send + 'static,
+) -> (SocketAddr, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     (address, thread::spawn(move || script(&listener)))

@@ -102,11 +102,8 @@ pub enum Step {
 
 /// The rules of any case.
 pub fn rules() -> impl Strategy<Value = Rules> {
-    (0..6usize, prop_oneof![1 => Just(0), 4 => Just(100)], 1..4usize).prop_map(|(history, grace, rooms)| Rules {
-        history,
-        grace,
-        rooms,
-    })
+    (0..6usize, prop_oneof![1 => Just(0), 4 => Just(100)], 1..4usize)
+        .prop_map(|(history, grace, rooms)| Rules { history, grace, rooms })
 }
 
 /// Any step.

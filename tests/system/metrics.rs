@@ -21,7 +21,10 @@ fn program() -> (Program, SocketAddr) {
 fn scrape(address: SocketAddr) -> String {
     let response = exchange(address, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
     let (head, body) = response.split_once("\r\n\r\n").expect("a head");
-    assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("text/plain; version=0.0.4"), "{head}");
+    assert!(
+        head.starts_with("HTTP/1.1 200 ") && head.contains("text/plain; version=0.0.4"),
+        "{head}"
+    );
     body.to_owned()
 }
 
@@ -29,14 +32,21 @@ fn scrape(address: SocketAddr) -> String {
 fn series(address: SocketAddr) -> BTreeMap<String, f64> {
     let text = scrape(address);
     let samples = text.lines().filter(|line| !line.starts_with('#'));
-    samples.map(|line| line.rsplit_once(' ').map(|(name, n)| (name.to_owned(), n.parse().unwrap())).unwrap()).collect()
+    samples
+        .map(|line| {
+            line.rsplit_once(' ').map(|(name, n)| (name.to_owned(), n.parse().unwrap())).unwrap()
+        })
+        .collect()
 }
 
 #[test]
 fn a_conversation_is_counted() {
     let (program, metrics) = program();
     let before = series(metrics);
-    assert_eq!(before["parlour_disconnects_total{code=\"1013\",reason=\"too_slow\"}"], 0.0, "there before its first");
+    assert_eq!(
+        before["parlour_disconnects_total{code=\"1013\",reason=\"too_slow\"}"], 0.0,
+        "there before its first"
+    );
     let mut ann = RawClient::connect_to(program.address, "name=Ann");
     // The upgrade comes before the place in the room, so Bob waits until Ann has hers.
     ann.next_of("join");
@@ -109,7 +119,10 @@ fn a_full_server_counts_whom_it_refuses_under_the_name_that_the_log_has() {
 fn the_process_is_measured() {
     let (program, metrics) = program();
     let before = series(metrics);
-    assert!(before["process_resident_memory_bytes"] > 1e6 && before["process_start_time_seconds"] > 1.7e9);
+    assert!(
+        before["process_resident_memory_bytes"] > 1e6
+            && before["process_start_time_seconds"] > 1.7e9
+    );
     let mut ann = RawClient::connect_to(program.address, "name=Ann");
     ann.next_of("join");
     // Its two threads and its descriptor.
@@ -118,7 +131,8 @@ fn the_process_is_measured() {
     assert_eq!(now["process_open_fds"], before["process_open_fds"] + 1.0);
     // Each of these costs it some; a tick is a hundredth of a second.
     eventually("a tick", || {
-        (series(metrics)["process_cpu_seconds_total"] > now["process_cpu_seconds_total"]).then_some(())
+        (series(metrics)["process_cpu_seconds_total"] > now["process_cpu_seconds_total"])
+            .then_some(())
     });
     program.signal("TERM");
     assert!(program.ended().0.success());
@@ -140,9 +154,15 @@ fn an_absence_is_counted_until_it_ends() {
 #[test]
 fn metrics_have_a_listener_of_their_own() {
     let (program, metrics) = program();
-    assert!(exchange(program.address, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 404 "));
+    assert!(
+        exchange(program.address, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+            .starts_with("HTTP/1.1 404 ")
+    );
     assert!(exchange(metrics, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 404 "));
-    assert!(exchange(metrics, b"POST /metrics HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 405 "));
+    assert!(
+        exchange(metrics, b"POST /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+            .starts_with("HTTP/1.1 405 ")
+    );
     assert!(exchange(metrics, b"nonsense\r\n\r\n").starts_with("HTTP/1.1 400 "));
     // Neither somebody who says nothing there nor one who reads nothing keeps the server from stopping.
     let _silent = std::net::TcpStream::connect(metrics).unwrap();
@@ -151,7 +171,10 @@ fn metrics_have_a_listener_of_their_own() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let output = command(&["--listen=127.0.0.1:0", "--metrics-listen", &address]).output().unwrap();
-    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("--metrics-listen"));
+    assert!(
+        !output.status.success()
+            && String::from_utf8_lossy(&output.stderr).contains("--metrics-listen")
+    );
 }
 
 #[test]
@@ -169,7 +192,11 @@ fn prometheus_finds_nothing_to_mend() {
         Ok(mut promtool) => {
             promtool.stdin.take().expect("piped").write_all(text.as_bytes()).expect("it reads");
             let output = promtool.wait_with_output().expect("it ends");
-            assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+            assert!(
+                output.status.success() && output.stderr.is_empty(),
+                "{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
         Err(error) if std::env::var_os("PARLOUR_REQUIRE_PROMTOOL").is_none() => {
             eprintln!("LEFT OUT: promtool, of Debian's package prometheus, is not here: {error}");
@@ -187,13 +214,20 @@ fn the_readme_names_every_metric() {
     // A metric with labels appears with its first series.
     exchange(program.address, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     let text = scrape(metrics);
-    let names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let names: Vec<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     for name in &names {
-        assert!(readme.contains(&format!("`{name}`")) || readme.contains(&format!("`{name}{{")), "{name}");
+        assert!(
+            readme.contains(&format!("`{name}`")) || readme.contains(&format!("`{name}{{")),
+            "{name}"
+        );
     }
-    let table = readme.lines().filter(|line| line.starts_with("| `parlour_") || line.starts_with("| `process_"));
-    let told = table
-        .flat_map(|line| line.split('`').filter(|word| word.starts_with("parlour_") || word.starts_with("process_")));
+    let table = readme
+        .lines()
+        .filter(|line| line.starts_with("| `parlour_") || line.starts_with("| `process_"));
+    let told = table.flat_map(|line| {
+        line.split('`').filter(|word| word.starts_with("parlour_") || word.starts_with("process_"))
+    });
     for name in told.map(|name| name.split('{').next().unwrap()) {
         assert!(names.contains(&name), "{name} is in the README only");
     }

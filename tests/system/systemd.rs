@@ -25,7 +25,8 @@ struct Systemd {
 
 impl Systemd {
     fn new(name: &str) -> Systemd {
-        let path = std::env::temp_dir().join(format!("parlour-{name}-{}.notify", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("parlour-{name}-{}.notify", std::process::id()));
         let _ = std::fs::remove_file(&path);
         let socket = UnixDatagram::bind(&path).expect("a free path");
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -85,14 +86,18 @@ fn a_unit_without_a_watchdog_hears_of_the_start_and_the_end_alone() {
         assert!(program.ended().0.success());
         assert_eq!((systemd.heard(), systemd.heard()), ("READY=1\n".into(), "STOPPING=1\n".into()));
         systemd.socket.set_nonblocking(true).unwrap();
-        assert_eq!(systemd.socket.recv(&mut [0; 64]).expect_err("no more").kind(), ErrorKind::WouldBlock);
+        assert_eq!(
+            systemd.socket.recv(&mut [0; 64]).expect_err("no more").kind(),
+            ErrorKind::WouldBlock
+        );
         systemd.socket.set_nonblocking(false).unwrap();
     }
 }
 
 #[test]
 fn a_systemd_that_does_not_listen_is_told_of_in_the_log_and_stops_nothing() {
-    let program = Program::start(command(&["--listen=127.0.0.1:0"]).env("NOTIFY_SOCKET", "/nowhere/notify"));
+    let program =
+        Program::start(command(&["--listen=127.0.0.1:0"]).env("NOTIFY_SOCKET", "/nowhere/notify"));
     RawClient::connect_to(program.address, "name=Ann").next_of("join");
     program.signal("TERM");
     let (status, log) = program.ended();
@@ -109,7 +114,9 @@ fn a_hub_that_does_not_answer_gives_no_sign_of_life() {
     let (watched, over) = bounded(0);
     let (sign, signs) = unbounded();
     let feeding = thread::spawn(move || {
-        systemd::feed(Duration::from_millis(1), &over, &inbox, || sign.send(()).expect("somebody counts"));
+        systemd::feed(Duration::from_millis(1), &over, &inbox, || {
+            sign.send(()).expect("somebody counts")
+        });
     });
     // Of ten questions the hub gets every other one.
     for (number, question) in asked.iter().take(10).enumerate() {

@@ -11,7 +11,13 @@ fn hear(conversation: &mut Conversation, message: Value) -> Turn {
     conversation.hear(Heard::parse(&message.to_string()).expect("a message of the server"))
 }
 
-fn welcome(conversation: &mut Conversation, epoch: &str, session: &str, seq: u64, history: u64) -> Turn {
+fn welcome(
+    conversation: &mut Conversation,
+    epoch: &str,
+    session: &str,
+    seq: u64,
+    history: u64,
+) -> Turn {
     let message = json!({"type": "welcome", "user": "Ann", "room": "r", "users": ["Ann", "Bob"], "epoch": epoch, "seq": seq,
         "history": history, "recovered": true, "session": session, "ts": 1});
     hear(conversation, message)
@@ -46,7 +52,9 @@ fn failed(turn: &Turn) -> Vec<(&str, &str)> {
 }
 
 fn refs(sent: &[String]) -> Vec<String> {
-    let receipt = |text: &String| serde_json::from_str::<Value>(text).unwrap()["ref"].as_str().unwrap().to_owned();
+    let receipt = |text: &String| {
+        serde_json::from_str::<Value>(text).unwrap()["ref"].as_str().unwrap().to_owned()
+    };
     sent.iter().map(receipt).collect()
 }
 
@@ -166,7 +174,11 @@ fn an_error_names_the_message_it_is_about() {
 fn nothing_passes_for_what_it_is_not() {
     let mut show = Show::new(false, false);
     let mut line = |said: Said| show.lines(&said, "Ann");
-    let public = |user: &str, content: &str| Said::Public { user: user.into(), content: content.into(), ts: 1 };
+    let public = |user: &str, content: &str| Said::Public {
+        user: user.into(),
+        content: content.into(),
+        ts: 1,
+    };
     let private = |user: &str, to: &str, content: &str| Said::Private {
         user: user.into(),
         to: to.into(),
@@ -178,7 +190,17 @@ fn nothing_passes_for_what_it_is_not() {
     assert_eq!(line(Said::Left { user: "Bob".into(), ts: 1 }), "* Bob left\n");
     assert_eq!(line(Said::Note("hi".into())), "· hi\n");
     assert_eq!(line(public("Bob", "hi\n* Bob left")), "Bob: hi\n      * Bob left\n");
-    for plain in ["Bob", "Bob Smith", "O'Neil (2nd)", "guest-1a2b", "张三", "İpek", "9lives", "Ann 😀", "yours"] {
+    for plain in [
+        "Bob",
+        "Bob Smith",
+        "O'Neil (2nd)",
+        "guest-1a2b",
+        "张三",
+        "İpek",
+        "9lives",
+        "Ann 😀",
+        "yours",
+    ] {
         assert_eq!(line(public(plain, "hi")), format!("{plain}: hi\n"));
     }
     let forged = [
@@ -198,7 +220,10 @@ fn nothing_passes_for_what_it_is_not() {
     for name in forged {
         assert_eq!(line(public(name, "hi")), format!("\"{name}\": hi\n"));
         assert_eq!(line(private(name, "Ann", "hi")), format!("(private) \"{name}\" → you: hi\n"));
-        assert_eq!(line(Said::Joined { user: name.into(), ts: 1 }), format!("* \"{name}\" joined\n"));
+        assert_eq!(
+            line(Said::Joined { user: name.into(), ts: 1 }),
+            format!("* \"{name}\" joined\n")
+        );
     }
     // What stands in quotes does not end early.
     assert_eq!(line(public(r#"*\": x"#, "hi")), format!("{}: hi\n", r#""*\\\": x""#));
@@ -207,7 +232,8 @@ fn nothing_passes_for_what_it_is_not() {
 #[test]
 fn typed_lines() {
     let typed = |line: &str| Typed::parse(line, ["Bob", "Bob Smith", "İpek", "ann"].into_iter());
-    let private = |to: &str, content: &str| Typed::Private { to: to.into(), content: content.into() };
+    let private =
+        |to: &str, content: &str| Typed::Private { to: to.into(), content: content.into() };
     assert_eq!(typed("  indented  "), Typed::Public("  indented".into()));
     assert_eq!(typed(" \t"), Typed::Nothing);
     assert_eq!(typed("//msg Bob"), Typed::Public("/msg Bob".into()));
@@ -215,23 +241,44 @@ fn typed_lines() {
     assert_eq!(typed("/msg Bob Smithers hello"), private("Bob", "Smithers hello"));
     assert_eq!(typed("/msg Eve hello"), private("Eve", "hello"));
     assert_eq!(typed("/msg İpek x"), private("İpek", "x"));
-    for unclear in ["/msg", "/msg Bob", "/msg Bob ", "/mgs Bob secret", "/", "/ msg Bob x", "/quitting"] {
+    for unclear in
+        ["/msg", "/msg Bob", "/msg Bob ", "/mgs Bob secret", "/", "/ msg Bob x", "/quitting"]
+    {
         assert!(matches!(typed(unclear), Typed::Unclear(_)), "{unclear}");
     }
-    assert_eq!((typed("/quit"), typed("/who"), typed("/help ")), (Typed::Quit, Typed::Who, Typed::Help));
+    assert_eq!(
+        (typed("/quit"), typed("/who"), typed("/help ")),
+        (Typed::Quit, Typed::Who, Typed::Help)
+    );
 }
 
 #[test]
 fn addresses() {
-    let parts = |text: &str| Address::parse(text).map(|address| (address.authority, address.path, address.query));
-    let whole = |authority: &str, path: &str, query: &str| Ok((authority.into(), path.into(), query.into()));
+    let parts = |text: &str| {
+        Address::parse(text).map(|address| (address.authority, address.path, address.query))
+    };
+    let whole = |authority: &str, path: &str, query: &str| {
+        Ok((authority.into(), path.into(), query.into()))
+    };
     assert_eq!(parts("ws://example.org"), whole("example.org", "/", ""));
-    assert_eq!(parts("HTTP://example.org:81/a/?room=b#c"), whole("example.org:81", "/a/", "room=b"));
+    assert_eq!(
+        parts("HTTP://example.org:81/a/?room=b#c"),
+        whole("example.org:81", "/a/", "room=b")
+    );
     assert_eq!(parts("localhost:8080"), whole("localhost:8080", "/", ""));
     assert_eq!(parts("[::1]:8080/x"), whole("[::1]:8080", "/x", ""));
-    for bad in
-        ["", "ws://", "ws://:80", "ws://a:b", "ws://a:99999", "ws://a:", "ws://me:pw@a", "ftp://a", "wss://a", "a b"]
-    {
+    for bad in [
+        "",
+        "ws://",
+        "ws://:80",
+        "ws://a:b",
+        "ws://a:99999",
+        "ws://a:",
+        "ws://me:pw@a",
+        "ftp://a",
+        "wss://a",
+        "a b",
+    ] {
         assert!(parts(bad).is_err(), "{bad}");
     }
 }

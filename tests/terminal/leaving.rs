@@ -59,7 +59,8 @@ fn paste(pty: &mut Pty, lines: &[impl AsRef<str>]) {
 #[test]
 fn who_leaves_after_many_lines_waits_until_they_are_read() {
     // Three seconds' worth of lines.
-    let server = TestServer::start(&["--message-rate", "20", "--message-burst", "1", "--leave-grace", "1h"]);
+    let server =
+        TestServer::start(&["--message-rate", "20", "--message-burst", "1", "--leave-grace", "1h"]);
     let mut watcher = Client::join(&server, "watcher");
     let mut ann = terminal(server.address, "Ann", &[]);
     let lines: Vec<String> = (1..=60).map(|n| format!("line {n}")).collect();
@@ -79,9 +80,12 @@ fn who_asks_twice_leaves_at_once_and_hears_what_has_no_receipt() {
     let mut watcher = Client::join(&server, "watcher");
     // After a Ctrl-D or Ctrl-C no line is edited any more, and the terminal makes a signal of a second Ctrl-C.
     let signal = None;
-    for (first, second) in
-        [("\x04", Some("\x04")), ("\x03", signal), ("/quit\r", Some("\x03")), ("/quit\r", Some("/quit\r"))]
-    {
+    for (first, second) in [
+        ("\x04", Some("\x04")),
+        ("\x03", signal),
+        ("/quit\r", Some("\x03")),
+        ("/quit\r", Some("/quit\r")),
+    ] {
         let mut ann = terminal(server.address, "Ann", &[]);
         paste(&mut ann, &["x"; 20]);
         ann.press(first);
@@ -92,10 +96,19 @@ fn who_asks_twice_leaves_at_once_and_hears_what_has_no_receipt() {
         }
         match second {
             Some(keys) => ann.press(keys),
-            None => assert!(Command::new("kill").args(["-INT", &ann.pid().to_string()]).status().unwrap().success()),
+            None => assert!(
+                Command::new("kill")
+                    .args(["-INT", &ann.pid().to_string()])
+                    .status()
+                    .unwrap()
+                    .success()
+            ),
         }
         let (status, written) = ann.ended();
-        assert!(!status.success() && written.contains("which may not have arrived"), "{status:?} {written}");
+        assert!(
+            !status.success() && written.contains("which may not have arrived"),
+            "{status:?} {written}"
+        );
         let mut said = 0;
         while watcher.next()["type"] != "leave" {
             said += 1;

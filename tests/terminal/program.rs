@@ -123,7 +123,9 @@ fn a_cut_line_is_taken_up_again_and_nothing_is_lost_or_said_twice() {
     assert!(status.success() && rest.is_empty(), "{status:?} {rest:?}");
     assert!(errors.contains("reconnecting") && errors.contains("connected again"), "{errors}");
     // Nobody saw it leave until it did.
-    let kinds = |message: Value| (message["type"].clone(), message["user"].clone(), message["content"].clone());
+    let kinds = |message: Value| {
+        (message["type"].clone(), message["user"].clone(), message["content"].clone())
+    };
     assert_eq!(kinds(watcher.next()), (json!("public"), json!("Ann"), json!("three")));
     assert_eq!(watcher.next()["type"], "leave");
 }
@@ -195,7 +197,8 @@ fn what_can_not_be_said_ends_with_a_status_and_why() {
     usage(&["--name", "a\u{200b}b"], &["--name", "invisible"]);
     usage(&["--name", &"x".repeat(33)], &["1 to 32"]);
     usage(&["--room", "a b"], &["--room", "a-z"]);
-    let elsewhere = command(&["chat", &format!("http://{}/elsewhere", server.address)]).output().unwrap();
+    let elsewhere =
+        command(&["chat", &format!("http://{}/elsewhere", server.address)]).output().unwrap();
     assert_eq!(elsewhere.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&elsewhere.stderr).contains("404"));
 }
@@ -207,7 +210,10 @@ fn a_page_address_names_the_room() {
     let output = command(&["chat", &url, "--json"]).output().unwrap();
     assert!(output.status.success());
     let welcome = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(serde_json::from_str::<Value>(welcome.lines().next().unwrap()).unwrap()["room"], "rust");
+    assert_eq!(
+        serde_json::from_str::<Value>(welcome.lines().next().unwrap()).unwrap()["room"],
+        "rust"
+    );
 }
 
 #[test]
@@ -218,13 +224,20 @@ fn a_signal_and_a_closed_output_end_with_a_goodbye() {
         let mut ann = Pipe::start(server.address, &["--name", "Ann"]);
         ann.say("hello");
         ann.next_with("Ann: hello");
-        assert!(Command::new("kill").args([&format!("-{signal}"), &ann.pid().to_string()]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args([&format!("-{signal}"), &ann.pid().to_string()])
+                .status()
+                .unwrap()
+                .success()
+        );
         let (ended, ..) = ann.wait();
         assert_eq!(ended.code(), Some(status));
         watcher.next_where(|message| message["type"] == "leave" && message["user"] == "Ann");
     }
     let url = format!("ws://{}", server.address);
-    let mut deaf = command(&["chat", &url, "--name", "deaf"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut deaf =
+        command(&["chat", &url, "--name", "deaf"]).stdin(Stdio::piped()).spawn().unwrap();
     drop(deaf.stdout.take());
     watcher.next_where(|message| message["type"] == "leave" && message["user"] == "deaf");
     assert_eq!(deaf.wait().unwrap().code(), Some(1));
@@ -233,8 +246,7 @@ fn a_signal_and_a_closed_output_end_with_a_goodbye() {
 // ---------------------------------------------------------------------------------------------- a server not to trust
 
 /// What no terminal may get: escape sequences, C0, C1, and what turns text around, raw or as JSON escapes it.
-const HOSTILE: &str =
-    "\u{1b}[31mred\u{7}\u{8}\u{0}\u{7f}\u{9b}2J\u{90}\u{202e}abc\u{2066}\u{200f}\u{2028}\u{feff}\u{e0041}";
+const HOSTILE: &str = "\u{1b}[31mred\u{7}\u{8}\u{0}\u{7f}\u{9b}2J\u{90}\u{202e}abc\u{2066}\u{200f}\u{2028}\u{feff}\u{e0041}";
 
 fn harmful(c: char) -> bool {
     c != '\n' && (c.is_control() || "\u{202e}\u{2066}\u{200f}\u{2028}\u{feff}\u{e0041}".contains(c))
@@ -264,15 +276,21 @@ fn hostile_messages() -> Vec<String> {
         "history": 0, "recovered": false, "session": "s", "ts": ts});
     let public = json!({"type": "public", "user": format!("{HOSTILE}\nfake"), "content": format!("{HOSTILE}\r\nBob: fake\ttab"),
         "room": "r", "seq": 1, "ts": u64::MAX, "later": HOSTILE});
-    let private =
-        json!({"type": "private", "user": HOSTILE, "to": "x\u{1b}c", "content": HOSTILE, "room": "r", "ts": ts});
+    let private = json!({"type": "private", "user": HOSTILE, "to": "x\u{1b}c", "content": HOSTILE, "room": "r", "ts": ts});
     let join = json!({"type": "join", "user": format!("J{HOSTILE}"), "content": "", "room": "r", "ts": ts});
     let leave = json!({"type": "leave", "user": HOSTILE, "content": "", "room": "r", "ts": ts});
     let error = json!({"type": "error", "code": "x", "content": HOSTILE, "ts": ts});
-    let mut messages: Vec<String> = [&welcome, &public, &private, &join, &leave, &error].map(Value::to_string).into();
-    messages.extend(["\u{1b}[2J".to_owned(), "{\"type\":\"new\",\n\"x\":\"\u{9b}\"}".to_owned(), "[]".to_owned()]);
-    messages
-        .push(json!({"type": "public", "user": "E", "content": "end", "room": "r", "seq": 2, "ts": ts}).to_string());
+    let mut messages: Vec<String> =
+        [&welcome, &public, &private, &join, &leave, &error].map(Value::to_string).into();
+    messages.extend([
+        "\u{1b}[2J".to_owned(),
+        "{\"type\":\"new\",\n\"x\":\"\u{9b}\"}".to_owned(),
+        "[]".to_owned(),
+    ]);
+    messages.push(
+        json!({"type": "public", "user": "E", "content": "end", "room": "r", "seq": 2, "ts": ts})
+            .to_string(),
+    );
     messages
 }
 
@@ -294,15 +312,21 @@ fn control_characters_from_the_network_reach_nobody() {
         }
         match options.is_empty() {
             true => {
-                assert!(lines.iter().any(|line| line.contains("\\u{1b}[31mred\\u{7}")), "{lines:?}");
                 assert!(
-                    lines.iter().all(|line| !line.starts_with("Bob: fake") && !line.starts_with("fake")),
+                    lines.iter().any(|line| line.contains("\\u{1b}[31mred\\u{7}")),
+                    "{lines:?}"
+                );
+                assert!(
+                    lines
+                        .iter()
+                        .all(|line| !line.starts_with("Bob: fake") && !line.starts_with("fake")),
                     "{lines:?}"
                 );
             }
             false => {
                 assert_eq!(lines.len(), hostile_messages().len() - 2, "{lines:?}");
-                let read = |line: &str| serde_json::from_str::<Value>(line).expect("each line is JSON");
+                let read =
+                    |line: &str| serde_json::from_str::<Value>(line).expect("each line is JSON");
                 assert_eq!(read(&lines[1]), read(&hostile_messages()[1]), "escaped, and the same");
             }
         }
@@ -425,7 +449,10 @@ fn every_way_out_leaves_the_terminal_as_it_was() {
 #[test]
 fn a_healthcheck_tells_by_its_status() {
     let check = |arguments: &[&str], listen: &str| {
-        let output = command(&[&["healthcheck"], arguments].concat()).env("PARLOUR_LISTEN", listen).output().unwrap();
+        let output = command(&[&["healthcheck"], arguments].concat())
+            .env("PARLOUR_LISTEN", listen)
+            .output()
+            .unwrap();
         assert!(output.stdout.is_empty());
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };

@@ -24,8 +24,12 @@ fn header<'a>(head: &'a str, name: &str) -> &'a str {
 #[test]
 fn its_files_are_served_plain_compressed_and_not_twice() {
     let server = TestServer::start(&[]);
-    let files =
-        [("/", "text/html"), ("/style.css", "text/css"), ("/app.js", "text/javascript"), ("/?room=rust", "text/html")];
+    let files = [
+        ("/", "text/html"),
+        ("/style.css", "text/css"),
+        ("/app.js", "text/javascript"),
+        ("/?room=rust", "text/html"),
+    ];
     for (path, content_type) in files {
         let (status, head, plain) = get(&server, "GET", path, "");
         assert_eq!(status, 200, "{path}");
@@ -47,10 +51,15 @@ fn its_files_are_served_plain_compressed_and_not_twice() {
         let (_, gzip_head, gzip) = get(&server, "GET", path, "Accept-Encoding: br, gzip;q=0.8\r\n");
         assert_eq!(header(&gzip_head, "content-encoding"), "gzip");
         assert!(gzip.starts_with(&[0x1f, 0x8b]) && gzip.len() < plain.len() / 2, "{path}");
-        assert!(!get(&server, "GET", path, "Accept-Encoding: gzip;q=0\r\n").1.contains("content-encoding"));
+        assert!(
+            !get(&server, "GET", path, "Accept-Encoding: gzip;q=0\r\n")
+                .1
+                .contains("content-encoding")
+        );
 
         let etag = header(&head, "etag").replace("w/", "W/");
-        let (status, _, body) = get(&server, "GET", path, &format!("If-None-Match: \"other\", {etag}\r\n"));
+        let (status, _, body) =
+            get(&server, "GET", path, &format!("If-None-Match: \"other\", {etag}\r\n"));
         assert_eq!((status, body.len()), (304, 0));
         assert_eq!(get(&server, "GET", path, "If-None-Match: \"other\"\r\n").0, 200);
 
@@ -94,7 +103,9 @@ fn two_windows_hold_a_conversation_across_a_restart() {
     ann.wait_text("#log", "line one\nline two");
 
     // Private: by a click on the member, by command, and an error shown where it belongs.
-    ann.eval("[...document.querySelectorAll('#names button')].find(b => b.innerText === 'Bob').click()");
+    ann.eval(
+        "[...document.querySelectorAll('#names button')].find(b => b.innerText === 'Bob').click()",
+    );
     ann.wait_text("#recipient", "Bob");
     ann.say("between us");
     bob.wait_text("#log .private", "between us");
@@ -152,7 +163,9 @@ fn hostile_names_and_messages_stay_text() {
     }
     mallory.send(json!({"type": "private", "to": "Ann", "content": "<h1>private</h1>"}));
     ann.wait_text("#log .private", "<h1>private</h1>");
-    let bodies = ann.eval("[...document.querySelectorAll('#log .message.public .body')].map(b => b.textContent)");
+    let bodies = ann.eval(
+        "[...document.querySelectorAll('#log .message.public .body')].map(b => b.textContent)",
+    );
     assert_eq!(bodies, json!(hostile), "each as it was sent");
     let elements = "[...new Set([...document.querySelectorAll('#log *, #names *')].map(e => e.tagName))].sort().join()";
     assert_eq!(ann.eval(elements), "A,BDI,BUTTON,DIV,LI,P,TIME", "no element but the page's own");
@@ -163,7 +176,10 @@ fn hostile_names_and_messages_stay_text() {
         "href,rel,target href,rel,target"
     );
     // What turns the text around ends with its own message.
-    assert_eq!(ann.eval("getComputedStyle(document.querySelector('#log .body')).unicodeBidi"), "isolate");
+    assert_eq!(
+        ann.eval("getComputedStyle(document.querySelector('#log .body')).unicodeBidi"),
+        "isolate"
+    );
 }
 
 #[test]
@@ -212,8 +228,15 @@ fn every_width_shows_everything_and_ten_thousand_messages_stay_bounded() {
     ann.wait("document.getElementById('scroll').scrollTop < 1100");
     flood.say("news");
     ann.wait("!document.getElementById('pill').hidden");
-    assert_eq!(ann.eval("document.getElementById('pill').innerText.startsWith('1 new message')"), true);
-    assert!(ann.eval("document.getElementById('scroll').scrollTop").as_f64().is_some_and(|top| top < 1100.0));
+    assert_eq!(
+        ann.eval("document.getElementById('pill').innerText.startsWith('1 new message')"),
+        true
+    );
+    assert!(
+        ann.eval("document.getElementById('scroll').scrollTop")
+            .as_f64()
+            .is_some_and(|top| top < 1100.0)
+    );
     ann.click("#pill");
     ann.wait("document.getElementById('pill').hidden");
     ann.wait("(s => s.scrollHeight - s.scrollTop - s.clientHeight < 5)(document.getElementById('scroll'))");
@@ -292,7 +315,10 @@ fn it_speaks_chinese_and_its_colours_have_contrast() {
     let unnamed = "[...document.querySelectorAll('button, input, textarea, summary')].filter(e => !(e.textContent.trim() || e.ariaLabel || e.labels?.length)).map(e => e.outerHTML)";
     let allowed: Value = page.eval(unnamed);
     let hidden = "<button type=\"button\" id=\"pill\" hidden=\"\"></button>";
-    assert!(allowed.as_array().is_some_and(|nodes| nodes.iter().all(|node| node == hidden)), "{allowed}");
+    assert!(
+        allowed.as_array().is_some_and(|nodes| nodes.iter().all(|node| node == hidden)),
+        "{allowed}"
+    );
 }
 
 /// A busy room, for people to look at: `PARLOUR_SCREENSHOTS=folder make test`.
@@ -306,11 +332,14 @@ fn screenshots() {
     let people = ["Grace", "Linus", "张三", "Amélie", "مريم", "A rather long name, 32 characters"];
     let mut others: Vec<Client> = Vec::new();
     for name in people {
-        let query: String = name.trim_end_matches('s').bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let query: String =
+            name.trim_end_matches('s').bytes().map(|byte| format!("%{byte:02X}")).collect();
         others.push(Client::connect(&server, &format!("room=rust&name={query}")));
     }
     let mut ann = window(&mut browser, &server, "Ann");
-    others[0].say("Good morning! The slides are at https://example.org/slides/2026/threads-and-channels.html");
+    others[0].say(
+        "Good morning! The slides are at https://example.org/slides/2026/threads-and-channels.html",
+    );
     others[0].say("We begin at ten.");
     others[2].say("大家好！我今天用树莓派连接。");
     others[3].say("Does the hub ever block?\nI mean, on a slow client?");
@@ -326,7 +355,8 @@ fn screenshots() {
     ann.wait_text("#log", "\u{1F44B}");
     ann.say("/msg Nobody hello");
     ann.wait_text("#pending", "Nobody here");
-    for (scheme, width, height) in [("light", 1280, 800), ("dark", 1280, 800), ("light", 360, 740), ("dark", 360, 740)]
+    for (scheme, width, height) in
+        [("light", 1280, 800), ("dark", 1280, 800), ("light", 360, 740), ("dark", 360, 740)]
     {
         ann.prefer(scheme, "en-US");
         ann.resize(width, height);

@@ -84,7 +84,9 @@ fn two_windows_talk_on_while_their_lines_break() {
     while said.last().is_none_or(|last| last != "end") {
         let message = witness.next();
         match &message["type"] {
-            kind if kind == "public" => said.push(message["content"].as_str().expect("a content").to_owned()),
+            kind if kind == "public" => {
+                said.push(message["content"].as_str().expect("a content").to_owned())
+            }
             kind => assert!(kind == "join" && said.is_empty(), "no comings and goings: {message}"),
         }
     }
@@ -138,7 +140,10 @@ fn a_reload_takes_its_place_back_and_loses_no_message() {
     wait_shown(&mut ann, "two");
     wait_shown(&mut ann, "three");
     assert_eq!(shown(&mut ann), json!(["one", "two"]));
-    assert_eq!(ann.eval("[pending.size, document.querySelectorAll('#pending li').length]"), json!([0, 0]));
+    assert_eq!(
+        ann.eval("[pending.size, document.querySelectorAll('#pending li').length]"),
+        json!([0, 0])
+    );
     let heard: Vec<Value> = (0..4).map(|_| witness.next()["content"].clone()).collect();
     assert_eq!(json!(heard), json!(["Ann joined", "one", "two", "three"]), "no comings and goings");
 
