@@ -6,7 +6,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::config::Config;
 use crate::protocol::address::Address;
-use crate::protocol::message;
+use crate::protocol::name;
 
 /// Everything that can stand on the command line.
 #[derive(Debug, Parser)]
@@ -28,11 +28,13 @@ pub struct Options {
 /// What the program does beside serving.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Talk in a room from this terminal; without a terminal, each line of standard input is a message
+    /// Talk in a room from this terminal; without a terminal, each line of standard input is a
+    /// message
     Chat(Chat),
     /// Ask whether a server is well: the exit status is 0 if it is, else 1
     Healthcheck {
-        /// Its address; by default that of a server on this machine, where PARLOUR_LISTEN says if it is set
+        /// Its address; by default that of a server on this machine, where PARLOUR_LISTEN says if
+        /// it is set
         url: Option<String>,
     },
 }
@@ -48,11 +50,11 @@ pub struct Chat {
     pub address: Address,
 
     /// Your name; without one, the server makes a guest's
-    #[arg(long, value_name = "NAME", value_parser = name)]
+    #[arg(long, value_name = "NAME", value_parser = valid_name)]
     pub name: Option<String>,
 
     /// The room; by default the one that the URL names, or the lobby
-    #[arg(long, value_name = "ROOM", value_parser = room)]
+    #[arg(long, value_name = "ROOM", value_parser = valid_room)]
     pub room: Option<String>,
 
     /// Print each message of the server as it comes, one JSON object a line
@@ -86,10 +88,10 @@ impl Options {
     }
 }
 
-fn name(text: &str) -> Result<String, &'static str> {
-    message::parse_name(text).map_err(|reason| reason.advice().unwrap_or_default())
+fn valid_name(text: &str) -> Result<String, &'static str> {
+    name::parse_name(text).map_err(|reason| reason.advice().unwrap_or_default())
 }
 
-fn room(text: &str) -> Result<String, &'static str> {
-    message::parse_room(text).map_err(|reason| reason.advice().unwrap_or_default())
+fn valid_room(text: &str) -> Result<String, &'static str> {
+    name::parse_room(text).map_err(|reason| reason.advice().unwrap_or_default())
 }

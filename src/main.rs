@@ -1,7 +1,8 @@
-//! The binary: options, log, signals, exit status.
+//! The program: command line, log, signals, exit status.
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::net::SocketAddr;
 use std::process::{ExitCode, exit};
 use std::thread;
 
@@ -9,23 +10,23 @@ use log::{error, info, warn};
 use parlour::cli::{Command, Options};
 use parlour::config::{Config, LogFormat};
 use parlour::server::{Server, StopHandle};
-use parlour::system::logging;
+use parlour::system::{logging, network};
 use parlour::terminal;
 use parlour::terminal::healthcheck;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// Exit status of a start or an end that went wrong.
+/// Exit status of a start or an end that failed.
 const FAILURE: u8 = 1;
-/// Exit status of a command line that can't be understood.
+/// Exit status of a command line that can't be parsed.
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let Options { config, command } = match Options::read(std::env::args_os()) {
         Ok(options) => options,
         // `--help` and `--version`.
-        Err(told) if !told.use_stderr() => {
-            return match write!(std::io::stdout(), "{told}") {
+        Err(text) if !text.use_stderr() => {
+            return match write!(std::io::stdout(), "{text}") {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => fail(FAILURE, &error.to_string()),
             };
@@ -74,7 +75,7 @@ fn run_server(config: Config) -> ExitCode {
     status
 }
 
-/// A server that listens, and stops when it is told to.
+/// Binds a server that stops when a signal asks it to, and logs its addresses.
 fn start(config: Config) -> Result<Server, String> {
     let server = Server::bind(config).map_err(|error| error.to_string())?;
     stop_on_signals(server.stop_handle())
@@ -84,6 +85,11 @@ fn start(config: Config) -> Result<Server, String> {
     }
     let address = server.local_addr().map_err(|error| error.to_string())?;
     info!("listening on http://{address}/");
+    if address.ip().is_unspecified() {
+        for ip in network::own_addresses(address.ip().is_ipv6()) {
+            info!("other machines reach it at http://{}/", SocketAddr::new(ip, address.port()));
+        }
+    }
     Ok(server)
 }
 
@@ -93,7 +99,7 @@ fn serve(server: Server) -> ExitCode {
             info!("stopped");
             ExitCode::SUCCESS
         }
-        // By the log, since a standard error that nobody reads must not hold the process.
+        // Through the log, since a standard error that nobody reads must not block the process.
         Err(error) => {
             error!("{error}");
             ExitCode::from(FAILURE)
@@ -102,25 +108,27 @@ fn serve(server: Server) -> ExitCode {
 }
 
 fn fail(status: u8, problem: &str) -> ExitCode {
-    // Where nobody can read it, the status still tells.
+    // If nobody can read it, the exit status still says that it failed.
     let _ = writeln!(std::io::stderr(), "parlour: {problem}");
     ExitCode::from(status)
 }
 
-/// clap's error without its usage lines, and with the command that gives help.
+/// Shortens clap's error to one line: without usage, with the command that gives help.
 fn one_line(message: &str, help: &str) -> String {
-    let said = message.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+    let lines = message.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
     let parts: Vec<&str> =
-        said.filter(|line| !line.is_empty() && !line.starts_with("For more")).collect();
+        lines.filter(|line| !line.is_empty() && !line.starts_with("For more")).collect();
     format!("{}; {help} explains every option", parts.join("; ").trim_start_matches("error: "))
 }
 
-/// The first signal stops the server, the second ends the process at once.
+/// Starts the thread that waits for signals. The first one stops the server, the second ends the
+/// process at once.
 ///
-/// SIGHUP says that the terminal has gone in which the server was started, and stops it as well; it may come twice, from the
-/// kernel and from the shell, so it is never the second. Without a terminal, as a service, it is what other servers take for
-/// "load your configuration anew" or "open your log file anew"; there is nothing of either here, and nothing happens. Where it
-/// is ignored from the start, as under nohup, it stays ignored.
+/// SIGHUP means that the terminal has gone in which the server was started, and stops it as well. It
+/// may come twice, from the kernel and from the shell, so it never counts as the second. Without a
+/// terminal, as a service, it asks other servers to reload their configuration or reopen their log.
+/// There is neither here, so nothing happens. If it was ignored from the start, as under nohup, it
+/// stays ignored.
 fn stop_on_signals(server: StopHandle) -> std::io::Result<()> {
     let mut caught = vec![SIGINT, SIGTERM];
     if !ignored(SIGHUP) {
@@ -132,7 +140,7 @@ fn stop_on_signals(server: StopHandle) -> std::io::Result<()> {
         let mut stopping = false;
         for signal in signals.forever() {
             match signal {
-                SIGHUP if !in_terminal => info!("SIGHUP: there is nothing to load or open anew"),
+                SIGHUP if !in_terminal => info!("SIGHUP: there is nothing to reload or reopen"),
                 SIGHUP if stopping => {}
                 _ if stopping => exit(i32::from(terminal::SIGNAL_BASE) + signal),
                 _ => {
@@ -146,8 +154,8 @@ fn stop_on_signals(server: StopHandle) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Whether whoever started this process had it ignore `signal`. Where the system does not tell, as elsewhere than on Linux,
-/// it counts as not ignored.
+/// True if this process was started with `signal` ignored. False where the system can't say, as on
+/// systems other than Linux.
 fn ignored(signal: i32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

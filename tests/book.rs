@@ -2,9 +2,9 @@
 
 use clap::CommandFactory;
 use parlour::config::Config;
-use parlour::http;
-use parlour::http::routes;
-use parlour::protocol::message::{CloseReason, ErrorCode};
+use parlour::http::response;
+use parlour::protocol::close::CloseReason;
+use parlour::protocol::message::ErrorCode;
 use parlour::protocol::refusal::Refusal;
 
 const README: &str = include_str!("../README.md");
@@ -124,10 +124,10 @@ fn every_refusal_has_its_row_and_is_told_from_the_others() {
     assert_eq!(sorted(told), sorted(meant));
     for refusal in Refusal::ALL {
         let response = match refusal.status().as_u16() {
-            503 => routes::unavailable(refusal),
-            _ => http::text(refusal.status(), "no"),
+            503 => response::unavailable(refusal),
+            _ => response::text(refusal.status(), "no"),
         };
         assert_eq!(Refusal::of(&response), Some(refusal));
     }
-    assert_eq!(Refusal::of(&http::text(tungstenite::http::StatusCode::OK, "yes")), None);
+    assert_eq!(Refusal::of(&response::text(tungstenite::http::StatusCode::OK, "yes")), None);
 }

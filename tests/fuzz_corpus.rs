@@ -1,4 +1,5 @@
-//! What is fuzzed (`make fuzz`) with the input that is kept: examples of every kind, and whatever broke something once.
+//! What is fuzzed (`make fuzz`) with the input that is kept: examples of every kind, and whatever
+//! broke something once.
 
 use std::fs;
 use std::path::Path;

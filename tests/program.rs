@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Output, Stdio};
 
+use crate::support::namespace::{in_own_network, ip};
 use crate::support::program::{Program, command};
 use crate::support::raw::{FIN, RawClient, TEXT, exchange, exchange_bytes, masked};
 use crate::support::{config, eventually, pty};
@@ -133,6 +134,25 @@ fn ipv6_is_served_and_ipv4_with_it() {
 }
 
 #[test]
+fn a_server_on_all_addresses_logs_one_that_others_can_open() {
+    in_own_network("program::a_server_on_all_addresses_logs_one_that_others_can_open", || {
+        ip("link add lan type veth peer name other");
+        ip("addr add 192.0.2.7/24 dev lan");
+        ip("link set lan up");
+        ip("link set other up");
+        let program = Program::start(&mut command(&["--listen=0.0.0.0:0"]));
+        let port = program.address.port();
+        eventually("the address of lan", || {
+            let line = format!("other machines reach it at http://192.0.2.7:{port}/");
+            program.logged().contains(&line).then_some(())
+        });
+        let local = Program::start(&mut command(&["--listen=127.0.0.1:0"]));
+        local.signal("TERM");
+        assert!(!local.ended().1.contains("other machines"));
+    });
+}
+
+#[test]
 fn sigint_and_sigterm_stop_it_with_status_0() {
     for signal in ["INT", "TERM"] {
         let program = Program::start(&mut command(&["--listen", "127.0.0.1:0"]));
@@ -202,7 +222,7 @@ fn a_restart_delivers_what_was_said_and_takes_the_rest_again() {
     assert_ne!(begun["epoch"], welcome["epoch"]);
     let missing = ["two", "three"]
         .into_iter()
-        .filter(|content| !receipts.iter().any(|receipt| receipt == content));
+        .filter(|content| !receipts.iter().any(|reference| reference == content));
     for content in missing.chain(["four"]) {
         say(&mut ann, content);
         assert_eq!(bob.next_of("public")["content"], content);
@@ -292,7 +312,8 @@ fn a_log_that_nobody_reads_stops_nothing() {
     let address =
         line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).expect("an address");
     let address: SocketAddr = address.parse().expect("an address");
-    // A pipe holds 64 KiB; each of these is a line of more than 50 bytes. From here on nobody reads.
+    // A pipe holds 64 KiB; each of these is a line of more than 50 bytes. From here on nobody
+    // reads.
     for _ in 0..3000 {
         exchange(address, b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n");
     }

@@ -1,43 +1,44 @@
-//! How many frames have come, which tungstenite doesn't tell: it puts a message's fragments together without returning in
-//! between.
+//! Encoded WebSocket frames, shared by everyone who gets them.
 
-use std::io::Cursor;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Instant;
 
-use tungstenite::protocol::frame::FrameHeader;
+/// One or more whole frames, encoded once for all recipients. It is the entry of a client's queue:
+/// a single pointer, since each queue has space for many.
+#[derive(Clone, Debug)]
+pub struct Frames(Arc<Entry>);
 
-/// Longest header of a frame (RFC 6455, 5.2).
-const HEADER_BYTES_MAX: usize = 14;
-
-/// Counts the frames of a stream, read in pieces of any size.
-#[derive(Default)]
-pub struct FrameCounter {
-    /// What has come of the next frame's header.
-    header: Vec<u8>,
-    /// What has not come of the last frame's payload.
-    payload_bytes_left: u64,
+#[derive(Debug)]
+struct Entry {
+    bytes: Vec<u8>,
+    /// When it was queued. `None` if it was made earlier than that.
+    queued: Option<Instant>,
 }
 
-impl FrameCounter {
-    /// Counts the headers that are complete with `bytes`, which follow what came before.
-    pub fn count(&mut self, mut bytes: &[u8]) -> usize {
-        let mut frames = 0;
-        loop {
-            let skipped = usize::try_from(self.payload_bytes_left)
-                .map_or(bytes.len(), |left| left.min(bytes.len()));
-            self.payload_bytes_left -= skipped as u64;
-            bytes = &bytes[skipped..];
-            if bytes.is_empty() {
-                return frames;
-            }
-            let had = self.header.len();
-            self.header.extend(bytes.iter().take(HEADER_BYTES_MAX - had));
-            let mut header = Cursor::new(&self.header);
-            // One that is not complete yet has taken all there was; one that can't be parsed ends the connection.
-            let Ok(Some((_, length))) = FrameHeader::parse(&mut header) else { return frames };
-            bytes = &bytes[header.position() as usize - had..];
-            self.header.clear();
-            self.payload_bytes_left = length;
-            frames += 1;
-        }
+impl Frames {
+    /// Wraps frames that are made now and queued later, so that their time in a queue is unknown.
+    pub fn made_before(bytes: Vec<u8>) -> Frames {
+        Frames(Arc::new(Entry { bytes, queued: None }))
+    }
+
+    /// Returns when they were queued, if that is known.
+    pub fn queued(&self) -> Option<Instant> {
+        self.0.queued
+    }
+}
+
+impl From<Vec<u8>> for Frames {
+    /// Wraps frames that are queued at once.
+    fn from(bytes: Vec<u8>) -> Frames {
+        Frames(Arc::new(Entry { bytes, queued: Some(Instant::now()) }))
+    }
+}
+
+impl Deref for Frames {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0.bytes
     }
 }

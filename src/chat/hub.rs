@@ -1,177 +1,102 @@
 //! The hub: one thread that owns every room and member, and never waits for any of them.
 //!
-//! [`Hub::run`] turns readiness into an [`Event`]; [`Hub::handle`] decides. `handle` does no I/O and reads no clock, so
-//! the tests drive it without a thread or a socket.
-//!
-//! All events come through one inbox. Go's three channels are unbuffered, so each client's events keep their order;
-//! with three buffered ones `select!` would pick at random, and a message could be handled before its sender's
-//! registration.
+//! [`Hub::run`] turns readiness into an [`Event`], and [`Hub::handle`] decides. `handle` does no
+//! I/O and reads no clock, so the tests drive it without a thread or a socket.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, after, at, never, select};
+use crossbeam_channel::{Receiver, after, at, never, select};
 use prometheus::local::LocalHistogram;
 
-use crate::chat::client::{ClientId, refuse};
-use crate::chat::outbox::{Outbox, Sweeps};
-use crate::chat::room::{Resume, Room, Seat};
+use super::connection::ClientId;
+use super::inbox::{Event, INBOX_EVENTS, Newcomer, Nickname, Timed};
+use super::room::{Room, Seat};
+use super::write_half::SweepQueue;
 use crate::config::Config;
-use crate::protocol::message::{self, CloseReason, Complaint, Timestamp};
-use crate::protocol::session::Session;
+use crate::protocol::close::CloseReason;
+use crate::protocol::message::{self, Timestamp};
 use crate::system::metrics::METRICS;
 
-/// Events the inbox holds before readers wait, and with them, by TCP, their clients.
-pub const INBOX_EVENTS: usize = 1024;
-/// Events handled before what they caused is sent on, at most.
+/// Maximum number of events handled before their messages are sent.
 const TURN_EVENTS_MAX: usize = 256;
-/// Rooms that must forget, forget until this part of what they may remember is free.
+/// When the rooms' memory is full, history is trimmed until one part in this many is free.
 const HISTORY_SPARE: usize = 8;
-/// How long a crowd waits to be told who came and went.
+/// How long notices of joins and leaves wait in a crowd.
 const NOTICE_DELAY: Duration = Duration::from_millis(100);
-/// Members whose connection broke and who have not been missed yet, at most: each is memory without a connection.
+/// Maximum number of absent members: each takes memory without a connection.
 const ABSENCES_MAX: usize = 8192;
-/// Four letters or digits make this many guest names.
+/// Guest names: `guest-` and four letters or digits.
 const GUEST_NAMES: u32 = 36 * 36 * 36 * 36;
-
-/// What happens to the hub.
-pub enum Event {
-    /// A client has connected.
-    Register(Newcomer),
-    /// A client has gone, or must go.
-    Unregister { id: ClientId, reason: CloseReason },
-    /// A message to the whole room.
-    Publish { id: ClientId, content: String, receipt: Option<String> },
-    /// A message to one member.
-    Whisper { id: ClientId, to: String, content: String, receipt: Option<String> },
-    /// Something the client sent could not be read. It passes through the hub to keep its place among the answers.
-    Complain { id: ClientId, complaint: Complaint },
-    /// The notices that have waited are due.
-    NoticesDue,
-    /// Somebody has been absent for `--leave-grace`.
-    AbsencesDue,
-    /// Somebody asks whether the hub is alive; dropping the sender unused would say no.
-    Health(Sender<()>),
-    /// The server stops: everybody is sent away, and newcomers are refused.
-    Stop,
-}
-
-/// An event on its way to the hub.
-pub struct Posted {
-    event: Event,
-    at: Instant,
-}
-
-impl Posted {
-    /// Posts an event now.
-    pub fn now(event: Event) -> Posted {
-        Posted { event, at: Instant::now() }
-    }
-}
-
-/// A client that wants to join a room.
-pub struct Newcomer {
-    /// Its number, never used before.
-    pub id: ClientId,
-    /// The way to it.
-    pub outbox: Outbox,
-    /// What it wants. Boxed: an event in the inbox is as large as the largest, and most are messages.
-    pub joining: Box<Joining>,
-}
-
-/// Who wants to join which room.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Joining {
-    /// The name it wants.
-    pub name: Nickname,
-    /// The room, whose name keeps the rules.
-    pub room: String,
-    /// A new secret, for its session if it does not continue one.
-    pub session: Session,
-    /// The session it says it continues.
-    pub claim: Option<Session>,
-    /// What it says it has seen of the room's public messages.
-    pub resume: Option<Resume>,
-}
-
-/// When something happens.
-#[derive(Clone, Copy, Debug)]
-pub struct Moment {
-    /// By the calendar, for the messages.
-    pub ts: Timestamp,
-    /// By a clock that nobody sets, for deadlines.
-    pub at: Instant,
-}
-
-impl Moment {
-    /// This moment.
-    pub fn now() -> Moment {
-        Moment { ts: message::now(), at: Instant::now() }
-    }
-}
-
-/// A member whose connection broke.
-struct Absence {
-    room: Arc<str>,
-    /// Its name, with case folded.
-    key: String,
-    /// When the others are told that it left.
-    due: Instant,
-}
-
-/// The name a newcomer wants.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Nickname {
-    /// Its own choice, which keeps the rules.
-    Chosen(String),
-    /// Any `guest-xxxx`; the number, from the system's random source, is where the search for a free one begins.
-    Guest(u32),
-}
-
-impl fmt::Display for Nickname {
-    /// For the log: a chosen name quoted, with whatever could upset a terminal escaped.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Nickname::Chosen(name) => write!(f, "{name:?}"),
-            Nickname::Guest(_) => f.write_str("a guest"),
-        }
-    }
-}
 
 /// All state of the chat.
 pub struct Hub {
     config: Arc<Config>,
-    sweeps: Sweeps,
-    rooms: HashMap<Arc<str>, Room>,
-    /// The room each client is in. The one list of who is connected.
+    sweeps: SweepQueue,
+    rooms: HashMap<Arc<str>, RoomEntry>,
+    /// The room of each client. This is the one list of who is connected.
     clients: HashMap<ClientId, Arc<str>>,
     /// Rooms without members, the one empty longest first.
     empty: BTreeMap<u64, Arc<str>>,
     /// Rooms with something to send at the end of the turn.
     dirty: Vec<Arc<str>>,
-    /// Crowded rooms whose notices wait to be due.
+    /// Crowded rooms whose notices wait until they are due.
     waiting: Vec<Arc<str>>,
-    /// Members whose connection broke, by their number in the order in which it did.
-    absences: BTreeMap<u64, Absence>,
-    /// Number of the next absence.
-    absence_next: u64,
-    /// Times that a room has been created or become empty: orders `empty`, and tells one life of a room from the next.
+    /// Absent members, by the number of their absence: the longest absent first.
+    absences: BTreeMap<u64, AbsenceDue>,
+    /// Number of the newest absence.
+    absence_last: u64,
+    /// How often a room was created or became empty. It orders `empty`, and makes epochs differ.
     lives: u64,
     /// Random for each run of the server, the first part of every epoch.
     run_id: u64,
-    /// Memory that the frames of the public messages occupy which all rooms remember.
+    /// Memory that the messages occupy which all rooms remember.
     history_bytes: usize,
     stopping: bool,
-    /// Counted here, and added to what is shown at the end of each turn.
+    /// Counted here, and added to the metric at the end of each turn.
     queueing: LocalHistogram,
 }
 
+/// A room, and what the hub notes about it.
+struct RoomEntry {
+    room: Room,
+    /// The room's place in [`Hub::empty`]; `None` while it has members.
+    empty_since: Option<u64>,
+    /// The room is in [`Hub::dirty`].
+    dirty: bool,
+    /// The room's notices have waited long enough.
+    notices_due: bool,
+}
+
+/// When a member whose connection broke leaves for good.
+struct AbsenceDue {
+    room: Arc<str>,
+    /// Its name with case folded.
+    key: String,
+    at: Instant,
+}
+
+/// The time of a turn.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// By the calendar, for messages.
+    pub ts: Timestamp,
+    /// By a clock that nobody sets, for deadlines.
+    pub at: Instant,
+}
+
+impl Now {
+    /// Reads both clocks.
+    pub fn read() -> Now {
+        Now { ts: message::now(), at: Instant::now() }
+    }
+}
+
 impl Hub {
-    /// A hub without rooms. `run_id` must differ from one run of the server to the next.
-    pub fn new(config: Arc<Config>, sweeps: Sweeps, run_id: u64) -> Hub {
+    /// Creates a hub without rooms. `run_id` must differ from one run of the server to the next.
+    pub fn new(config: Arc<Config>, sweeps: SweepQueue, run_id: u64) -> Hub {
         Hub {
             config,
             sweeps,
@@ -181,7 +106,7 @@ impl Hub {
             dirty: Vec::new(),
             waiting: Vec::new(),
             absences: BTreeMap::new(),
-            absence_next: 0,
+            absence_last: 0,
             lives: 0,
             run_id,
             history_bytes: 0,
@@ -190,15 +115,15 @@ impl Hub {
         }
     }
 
-    /// Handles events until every sender of the inbox is gone. `stop` comes once, by a message or by being dropped.
-    pub fn run(mut self, inbox: &Receiver<Posted>, mut stop: Receiver<()>) {
+    /// Handles events until every sender of the inbox is dropped. `stop` comes once, by a message
+    /// or by being dropped.
+    pub fn run(mut self, inbox: &Receiver<Timed>, mut stop: Receiver<()>) {
         let (mut ticker, mut ticking) = (never(), false);
         loop {
             if !ticking && !self.waiting.is_empty() {
                 (ticker, ticking) = (after(NOTICE_DELAY), true);
             }
-            let absence =
-                self.absences.first_key_value().map_or_else(never, |(_, first)| at(first.due));
+            let absence = self.absences.first_key_value().map_or_else(never, |(_, due)| at(due.at));
             let event = select! {
                 recv(inbox) -> event => match event {
                     Ok(event) => event,
@@ -206,14 +131,14 @@ impl Hub {
                 },
                 recv(ticker) -> _ => {
                     (ticker, ticking) = (never(), false);
-                    Posted::now(Event::NoticesDue)
+                    Timed::now(Event::NoticesDue)
                 }
-                recv(absence) -> _ => Posted::now(Event::AbsencesDue),
+                recv(absence) -> _ => Timed::now(Event::AbsencesDue),
                 recv(stop) -> _ => {
                     stop = never();
-                    // What has been said already is delivered before the goodbye.
+                    // What was sent already is delivered before everybody is closed.
                     self.turn(inbox.try_iter().take(INBOX_EVENTS));
-                    Posted::now(Event::Stop)
+                    Timed::now(Event::Stop)
                 }
             };
             METRICS.inbox_events.set(inbox.len() as i64);
@@ -221,21 +146,21 @@ impl Hub {
         }
     }
 
-    /// Handles what has piled up, then sends each member all of it as one entry. It never waits for more: one event
-    /// alone goes out at once.
-    fn turn(&mut self, events: impl Iterator<Item = Posted>) {
-        let now = Moment::now();
+    /// Handles what has piled up, then queues all of it as one entry for each member. It never
+    /// waits for more: a single event is sent at once.
+    fn turn(&mut self, events: impl Iterator<Item = Timed>) {
+        let now = Now::read();
         let mut messages = Vec::new();
-        for Posted { event, at } in events {
+        for Timed { event, sent } in events {
             if matches!(event, Event::Publish { .. } | Event::Whisper { .. }) {
-                messages.push(at);
+                messages.push(sent);
             }
             self.handle(event, now);
         }
         self.flush(now);
         let queued = Instant::now();
-        for at in messages {
-            self.queueing.observe(queued.saturating_duration_since(at).as_secs_f64());
+        for sent in messages {
+            self.queueing.observe(queued.saturating_duration_since(sent).as_secs_f64());
         }
         self.queueing.flush();
         METRICS.clients.set(self.clients.len() as i64);
@@ -244,59 +169,64 @@ impl Hub {
         METRICS.history_bytes.set(self.history_bytes as i64);
     }
 
-    /// Decides about one event. What the rooms are to hear waits for [`flush`](Hub::flush).
-    pub fn handle(&mut self, event: Event, now: Moment) {
+    /// Decides about one event. What members get for it waits for [`flush`](Hub::flush).
+    pub fn handle(&mut self, event: Event, now: Now) {
         match event {
             Event::Register(newcomer) => self.register(newcomer, now),
             Event::Unregister { id, reason } => self.remove(id, reason, now),
-            Event::Publish { id, content, receipt } => {
+            Event::Publish { id, content, reference } => {
                 let history_max = self.config.history;
                 let mut history_bytes = self.history_bytes;
                 self.with_room(id, |room| {
-                    history_bytes -= room.history_bytes();
-                    room.publish(id, &content, receipt, history_max, now.ts);
-                    history_bytes += room.history_bytes();
+                    history_bytes -= room.history().bytes();
+                    room.publish(id, &content, reference, history_max, now.ts);
+                    history_bytes += room.history().bytes();
                 });
                 self.history_bytes = history_bytes;
                 self.limit_history();
             }
-            Event::Whisper { id, to, content, receipt } => {
+            Event::Whisper { id, to, content, reference } => {
                 let history_max = self.config.history;
                 self.with_room(id, |room| {
-                    room.whisper(id, &to, &content, receipt, history_max, now.ts)
+                    room.whisper(id, &to, &content, reference, history_max, now.ts);
                 });
             }
-            Event::Complain { id, complaint } => {
-                self.with_room(id, |room| room.complain(id, &complaint, now.ts));
+            Event::Invalid { id, reply } => {
+                self.with_room(id, |room| room.reply_error(id, &reply, now.ts));
             }
             Event::NoticesDue => {
                 for key in std::mem::take(&mut self.waiting) {
-                    let Some(room) = self.rooms.get_mut(&key) else { continue };
-                    room.notices_due = true;
-                    mark_dirty(&mut self.dirty, &key, room);
+                    let Some(entry) = self.rooms.get_mut(&key) else { continue };
+                    entry.notices_due = true;
+                    mark_dirty(&mut self.dirty, &key, entry);
                 }
             }
             Event::AbsencesDue => {
                 while let Some(first) =
-                    self.absences.first_entry().filter(|first| first.get().due <= now.at)
+                    self.absences.first_entry().filter(|first| first.get().at <= now.at)
                 {
                     let (number, absence) = first.remove_entry();
                     self.end_absence(number, &absence, now);
                 }
             }
             // The asker may have given up waiting.
-            Event::Health(answer) => drop(answer.try_send(())),
+            Event::Health(reply) => {
+                let _ = reply.try_send(());
+            }
             Event::Stop => self.stop(),
         }
     }
 
-    /// Sends what the turn has gathered. A member whose queue is full goes, which the others are told, which may fill
-    /// another's queue: so until nothing is left.
-    pub fn flush(&mut self, now: Moment) {
+    /// Sends what the turn has gathered.
+    ///
+    /// A member whose queue is full leaves. The others are notified, which may fill another queue.
+    /// So this goes on until nothing is left to send.
+    pub fn flush(&mut self, now: Now) {
         while let Some(name) = self.dirty.pop() {
-            let Some(room) = self.rooms.get_mut(&name) else { continue };
-            let overflowed = room.flush();
-            if room.has_waiting() && !self.waiting.contains(&name) {
+            let Some(entry) = self.rooms.get_mut(&name) else { continue };
+            entry.dirty = false;
+            let overflowed = entry.room.flush(std::mem::take(&mut entry.notices_due));
+            if entry.room.has_waiting() && !self.waiting.contains(&name) {
                 self.waiting.push(name);
             }
             METRICS.evictions.inc_by(overflowed.len() as u64);
@@ -306,83 +236,85 @@ impl Hub {
         }
     }
 
-    fn register(&mut self, newcomer: Newcomer, now: Moment) {
-        let Newcomer { id, outbox, joining } = newcomer;
+    fn register(&mut self, newcomer: Newcomer, now: Now) {
+        let Newcomer { id, outbox, request } = newcomer;
         if self.stopping {
             return outbox.close(CloseReason::ServerShutdown);
         }
-        let Some(key) = self.find_or_create(&joining.room, now) else {
-            return refuse(outbox, CloseReason::RoomLimit);
+        let Some(key) = self.find_or_create(&request.room, now) else {
+            return outbox.refuse(CloseReason::RoomLimit);
         };
-        let room = self.rooms.get_mut(&key).expect("find_or_create gives the key of a room");
-        let name = match &joining.name {
+        let entry = self.rooms.get_mut(&key).expect("find_or_create returns the key of a room");
+        let room = &mut entry.room;
+        let name = match &request.name {
             Nickname::Chosen(name) => name.clone(),
             Nickname::Guest(start) => free_guest_name(room, *start),
         };
-        match joining.claim.and_then(|claim| room.vacate(&name, claim)) {
+        match request.claim.and_then(|claim| room.vacate(&name, claim)) {
             Some(vacated) => {
                 match vacated.seat {
-                    Seat::Here(id) => drop(self.clients.remove(&id)),
-                    Seat::Away(number) => drop(self.absences.remove(&number)),
+                    Seat::Connected(id) => {
+                        self.clients.remove(&id);
+                    }
+                    Seat::Absent(number) => {
+                        self.absences.remove(&number);
+                    }
                 }
-                room.rejoin(id, vacated, outbox, joining.resume.as_ref(), now.ts);
+                room.rejoin(id, vacated, outbox, request.resume.as_ref(), now.ts);
             }
-            None if room.has(&name) => return refuse(outbox, CloseReason::NameTaken),
-            None => room.join(id, name, outbox, &joining, now.ts),
+            None if room.has(&name) => return outbox.refuse(CloseReason::NameTaken),
+            None => room.join(id, name, outbox, &request, now.ts),
         }
-        if let Some(order) = room.empty_since.take() {
+        if let Some(order) = entry.empty_since.take() {
             self.empty.remove(&order);
         }
-        mark_dirty(&mut self.dirty, &key, room);
+        mark_dirty(&mut self.dirty, &key, entry);
         self.clients.insert(id, key);
     }
 
-    /// The one place that removes a client. Does nothing for one that has gone already.
+    /// Removes a client. No other code does. Does nothing for one that has gone already.
     ///
-    /// One that did not close its connection itself may be back in a moment: it stays a member until its absence is due.
-    fn remove(&mut self, id: ClientId, reason: CloseReason, now: Moment) {
+    /// A client that did not close its connection itself may be back in a moment: it stays a member
+    /// until its absence is due.
+    fn remove(&mut self, id: ClientId, reason: CloseReason, now: Now) {
         let Some(key) = self.clients.remove(&id) else { return };
-        let room = self.rooms.get_mut(&key).expect("a client's room exists as long as the client");
         if reason == CloseReason::ClientClosed || self.config.leave_grace.is_zero() {
-            room.leave(id, reason, now.ts);
-            self.left(&key);
-        } else {
-            self.absence_next += 1;
-            let name = room.absent(id, reason, self.absence_next);
-            let absence = Absence { room: key, key: name, due: now.at + self.config.leave_grace };
-            self.absences.insert(self.absence_next, absence);
-            if self.absences.len() > ABSENCES_MAX
-                && let Some((number, absence)) = self.absences.pop_first()
-            {
-                self.end_absence(number, &absence, now);
-            }
+            self.room(&key).leave(id, reason, now.ts);
+            return self.after_leave(&key);
+        }
+        self.absence_last += 1;
+        let number = self.absence_last;
+        let name = self.room(&key).disconnect(id, reason, number);
+        let at = now.at + self.config.leave_grace;
+        self.absences.insert(number, AbsenceDue { room: key, key: name, at });
+        if self.absences.len() > ABSENCES_MAX
+            && let Some((number, absence)) = self.absences.pop_first()
+        {
+            self.end_absence(number, &absence, now);
         }
     }
 
-    /// The room hears that a member which is absent has left.
-    fn end_absence(&mut self, number: u64, absence: &Absence, now: Moment) {
-        let room = self
-            .rooms
-            .get_mut(&absence.room)
-            .expect("a room exists as long as somebody is absent from it");
-        room.end_absence(&absence.key, number, now.ts);
-        self.left(&absence.room);
+    /// Lets an absent member leave for good.
+    fn end_absence(&mut self, number: u64, absence: &AbsenceDue, now: Now) {
+        self.room(&absence.room).end_absence(&absence.key, number, now.ts);
+        self.after_leave(&absence.room);
     }
 
-    /// Somebody has left this room, which may have been the last.
-    fn left(&mut self, key: &Arc<str>) {
-        let room = self.rooms.get_mut(key).expect("somebody has just left it");
-        if room.is_empty() {
+    /// Notes that a member has left this room, perhaps the last one.
+    fn after_leave(&mut self, key: &Arc<str>) {
+        let entry = self.rooms.get_mut(key).expect("a room exists as long as its members");
+        if entry.room.is_empty() {
             self.lives += 1;
-            room.empty_since = Some(self.lives);
+            entry.empty_since = Some(self.lives);
             self.empty.insert(self.lives, key.clone());
         }
-        mark_dirty(&mut self.dirty, key, room);
+        mark_dirty(&mut self.dirty, key, entry);
     }
 
-    /// The key of the room called `name`. Makes it if need be, at the cost of the room that has been empty longest, or else of
-    /// one where everybody is absent; `None` when all are in use.
-    fn find_or_create(&mut self, name: &str, now: Moment) -> Option<Arc<str>> {
+    /// Returns the key of the room called `name`, and creates the room if need be. For that, the
+    /// room that has been empty longest gives way, or else one whose members are all absent. `None`
+    /// if all rooms are in use.
+    fn find_or_create(&mut self, name: &str, now: Now) -> Option<Arc<str>> {
         if let Some((key, _)) = self.rooms.get_key_value(name) {
             return Some(key.clone());
         }
@@ -391,59 +323,62 @@ impl Hub {
                 self.give_up_deserted(now);
             }
             let (_, oldest) = self.empty.pop_first()?;
-            self.history_bytes -= self.rooms.remove(&oldest).map_or(0, |room| room.history_bytes());
+            let removed = self.rooms.remove(&oldest);
+            self.history_bytes -= removed.map_or(0, |entry| entry.room.history().bytes());
         }
         self.lives += 1;
         let key: Arc<str> = name.into();
         let epoch = format!("{:016x}-{}", self.run_id, self.lives);
-        let mut room = Room::new(key.clone(), epoch, self.sweeps.clone());
-        // Until somebody has joined it.
-        room.empty_since = Some(self.lives);
+        let room = Room::new(key.clone(), epoch, self.sweeps.clone());
+        // It is empty until its first member has joined.
+        let empty_since = Some(self.lives);
         self.empty.insert(self.lives, key.clone());
-        self.rooms.insert(key.clone(), room);
+        let entry = RoomEntry { room, empty_since, dirty: false, notices_due: false };
+        self.rooms.insert(key.clone(), entry);
         Some(key)
     }
 
-    /// Empties the room that only those keep who are absent, and first of whom has been so for longest. Otherwise whoever
-    /// opens rooms and drops the line at once would keep others out of new ones.
-    fn give_up_deserted(&mut self, now: Moment) {
-        let is_deserted = |key: &Arc<str>| self.rooms.get(key).is_some_and(Room::is_deserted);
-        let Some(key) = self
-            .absences
-            .values()
-            .map(|absence| &absence.room)
-            .find(|key| is_deserted(key))
-            .cloned()
-        else {
-            return;
-        };
-        let absences: Vec<(u64, Absence)> =
+    /// Drops a room whose members are all disconnected, the longest disconnected first. Otherwise
+    /// whoever opens rooms and disconnects at once would keep others out of new ones.
+    fn give_up_deserted(&mut self, now: Now) {
+        let is_deserted =
+            |key: &Arc<str>| self.rooms.get(key).is_some_and(|entry| entry.room.is_deserted());
+        let rooms = self.absences.values().map(|absence| &absence.room);
+        let Some(key) = rooms.into_iter().find(|key| is_deserted(key)).cloned() else { return };
+        let absences: Vec<(u64, AbsenceDue)> =
             self.absences.extract_if(.., |_, absence| absence.room == key).collect();
         for (number, absence) in absences {
             self.end_absence(number, &absence, now);
         }
     }
 
+    fn room(&mut self, key: &Arc<str>) -> &mut Room {
+        &mut self.rooms.get_mut(key).expect("a room exists as long as its members").room
+    }
+
     /// Lets a client that is still connected act on its room.
     fn with_room(&mut self, id: ClientId, act: impl FnOnce(&mut Room)) {
         let Some(key) = self.clients.get(&id) else { return };
-        let room = self.rooms.get_mut(key).expect("a client's room exists as long as the client");
-        act(room);
-        mark_dirty(&mut self.dirty, key, room);
+        let entry = self.rooms.get_mut(key).expect("a room exists as long as its members");
+        act(&mut entry.room);
+        mark_dirty(&mut self.dirty, key, entry);
     }
 
-    /// Has rooms forget, those that remember most first, if all together remember more than they may. So whoever floods many
-    /// rooms takes nothing from those that say little.
+    /// When the limit is passed, trims history until one part in [`HISTORY_SPARE`] of it is free.
+    ///
+    /// The rooms that remember most forget first, so whoever floods many rooms takes nothing from
+    /// those that say little.
     fn limit_history(&mut self) {
         let bytes_max = self.config.history_bytes;
         while self.history_bytes > bytes_max {
-            let mut rooms: Vec<&mut Room> = self.rooms.values_mut().collect();
-            rooms.sort_unstable_by_key(|room| Reverse(room.history_bytes()));
+            let mut rooms: Vec<&mut Room> =
+                self.rooms.values_mut().map(|entry| &mut entry.room).collect();
+            rooms.sort_unstable_by_key(|room| Reverse(room.history().bytes()));
             for room in rooms {
-                let before = room.history_bytes();
+                let before = room.history().bytes();
                 room.forget_older_half();
-                self.history_bytes -= before - room.history_bytes();
-                // With something to spare, or the next message would have all rooms sorted again.
+                self.history_bytes -= before - room.history().bytes();
+                // With nothing to spare, the next message would sort all rooms again.
                 if self.history_bytes <= bytes_max - bytes_max / HISTORY_SPARE {
                     break;
                 }
@@ -453,8 +388,8 @@ impl Hub {
 
     fn stop(&mut self) {
         self.stopping = true;
-        for room in self.rooms.values_mut() {
-            room.close(CloseReason::ServerShutdown);
+        for entry in self.rooms.values_mut() {
+            entry.room.close(CloseReason::ServerShutdown);
         }
         self.clients.clear();
         self.absences.clear();
@@ -462,14 +397,14 @@ impl Hub {
     }
 }
 
-/// Notes that `room` has something to flush.
-fn mark_dirty(dirty: &mut Vec<Arc<str>>, key: &Arc<str>, room: &mut Room) {
-    if !std::mem::replace(&mut room.dirty, true) {
+/// Notes that a room has something to flush.
+fn mark_dirty(dirty: &mut Vec<Arc<str>>, key: &Arc<str>, entry: &mut RoomEntry) {
+    if !std::mem::replace(&mut entry.dirty, true) {
         dirty.push(key.clone());
     }
 }
 
-/// A guest name nobody in the room has. There are more such names than clients a server can carry.
+/// Returns a guest name that is free in the room. There are more of them than clients fit.
 fn free_guest_name(room: &Room, start: u32) -> String {
     (start..=u32::MAX)
         .chain(0..start)
@@ -478,7 +413,7 @@ fn free_guest_name(room: &Room, start: u32) -> String {
         .expect("fewer members than guest names")
 }
 
-/// `guest-` and four of `0-9a-z`.
+/// Returns `guest-` and four of `0-9a-z`.
 fn guest_name(number: u32) -> String {
     let mut rest = number % GUEST_NAMES;
     let mut digits = [0; 4];

@@ -1,7 +1,55 @@
-//! The chat.
+//! The chat: clients, rooms, and the hub between them. Compare it with gorilla's `examples/chat`.
+//!
+//! May import `system`, `protocol` and `config`. **Client and hub never import each other.** They
+//! meet only in [`inbox`] and [`outbox`], as in Go they meet only in channels.
+//!
+//! In reading order:
+//!
+//! - [`client`]: `serve_ws`, `read_pump` and `write_pump`, the two threads of a client.
+//! - [`inbox`]: client to hub: the [`Event`](inbox::Event)s.
+//! - [`hub`]: the one thread that owns all rooms: `run`, `handle`.
+//! - [`room`]: who is here, who is away, and what they do.
+//! - [`history`]: what a room remembers.
+//! - [`members`]: what a turn has for each member, in one entry.
+//! - [`outbox`]: hub to client: a bounded queue and its ends.
+//! - [`write_half`]: one writer at a time on a socket, and how writers help their neighbours.
+//! - [`read_half`]: the socket as tungstenite sees it; counting frames and pacing.
+//! - [`frames`]: encoded frames, shared by everyone who gets them.
+//! - [`connection`]: an accepted socket and its id.
+//!
+//! # What always holds
+//!
+//! - Only the hub knows who is in which room. No lock guards chat state, because it is not shared.
+//! - The hub never waits for a client: it queues with `try_send`, and a full queue ends that
+//!   client's connection.
+//! - Exactly one place removes a client: `Hub::remove`.
+//! - One thread at a time writes to a socket: its writer, or another that helps, under the line's
+//!   lock in [`write_half`].
+//! - A client's events keep their order, since all of them come through one inbox.
+//! - Channels form no circle: readers → hub → writers. So nothing waits in a circle, and a stop
+//!   flows with the data.
+//!
+//! # Words
+//!
+//! - **turn**: what the hub does between two waits: it handles the events that have piled up, then
+//!   flushes.
+//! - **entry**: what a turn queues for one member: one or more whole frames.
+//! - **line**: what the ends of one client's queue share, in [`write_half`].
+//! - **roster**: the lines of a room's members at one time.
+//! - **sweep**: one pass over a roster, to write what is queued. Writers share the work.
+//! - **epoch**, **seq**: one life of a room, and the number of a public message in it.
+//! - **reference**: a message's `ref`, by which the room recognises it when it is sent again.
+//! - **absence**, **grace**: a member whose connection broke is absent for a grace period, in which
+//!   it can come back unnoticed.
 
 pub mod client;
+pub mod connection;
 pub mod frames;
+pub mod history;
 pub mod hub;
+pub mod inbox;
+pub mod members;
 pub mod outbox;
+pub mod read_half;
 pub mod room;
+pub mod write_half;

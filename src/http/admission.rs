@@ -1,10 +1,10 @@
-//! Who may come in, and who must go for it.
+//! Who gets a place on the server, and who gives way.
 //!
-//! A connection begins as a request, and most stay one: a page, a refusal, somebody who connects and says nothing. An upgrade
-//! makes it a client. Each kind has places of its own, so that no number of requests keeps clients out, nor the other way
-//! round, and both together are what the system can carry.
+//! A connection begins as a request, and most stay one: a page, a refusal, somebody who connects
+//! and sends nothing. An upgrade makes it a client. Each kind has places of its own, so requests
+//! can't keep clients out, nor clients requests. Both together are what the system can carry.
 //!
-//! The counts stand under a lock that is held for no longer than it takes to look at them. Nothing of the chat is in here.
+//! The counts are behind a lock, which is held only to read and change them. No chat state is here.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -14,105 +14,100 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use log::{debug, warn};
+use tungstenite::http::StatusCode;
 
-use crate::chat::client::{ClientId, Connection};
-use crate::http::routes;
+use super::response::{self, Response, unavailable};
+use crate::chat::connection::{ClientId, Connection};
+use crate::protocol::refusal::Refusal;
 use crate::system::limits::Ceiling;
 use crate::system::logging;
 use crate::system::metrics::METRICS;
 
-/// How long the accept loop waits for a connection that has been cut to be gone, with its thread. Ten thousand times as
-/// long as it takes, unless the machine is out of breath; then a newcomer is better told so.
+/// How long the accept loop waits until a connection that it cut has ended, with its thread. It
+/// takes a ten-thousandth of this, unless the machine is overloaded; then a newcomer should be told
+/// so.
 const CUT_WAIT: Duration = Duration::from_millis(250);
 
 /// The places of a server.
 pub struct Admission {
     ceiling: Ceiling,
-    /// Connections at most from one address; 0 for no limit.
+    /// Maximum number of connections from one address; 0 for no limit.
     per_address_max: usize,
     state: Mutex<State>,
-    /// Told when a request has gone or has become a client.
-    request_gone: Condvar,
+    /// Notified when a request has ended or become a client.
+    request_ended: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     clients: usize,
-    /// Requests, counted until their thread has ended, so those that have been cut too.
+    /// Requests whose place has not been given back, those that were cut included.
     requests: usize,
-    /// The requests that may be cut, by the order of their numbers oldest first.
+    /// The requests that may be cut. Ids grow, so the first is the oldest.
     open: BTreeMap<ClientId, Open>,
-    /// Connections of each address that has any, as [`counted_as`] sees it.
+    /// Connections of each address that has any, by [`counted_as`].
     addresses: HashMap<IpAddr, usize>,
 }
 
 /// A request that may be cut.
 struct Open {
-    /// Where it comes from, as [`counted_as`] sees it; for all clients of a proxy, the proxy.
+    /// Where it comes from, by [`counted_as`]. For all clients of a proxy, the proxy.
     peer: IpAddr,
-    /// Weak, since a connection holds its place, and is over when nobody serves it.
+    /// Weak: whoever may be cut must not be kept alive by it.
     connection: Weak<Connection>,
-    /// Its head is complete, and it is being answered.
-    answering: bool,
+    /// Its head is complete, and the response is being sent.
+    replying: bool,
 }
 
 /// Why there is no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum NoPlace {
     /// The address has `--max-connections-per-ip` already.
     AddressFull,
     /// All places are taken.
     Full,
-    /// The connection was cut to make room for another, and nothing more may be written to it.
+    /// The connection was cut to make room for another. Nothing more may be written to it.
     Cut,
 }
 
 impl Admission {
-    /// Places as the system allows, all free.
+    /// Creates the places that the system allows, all free.
     pub fn new(ceiling: Ceiling, per_address_max: usize) -> Arc<Admission> {
         Arc::new(Admission {
             ceiling,
             per_address_max,
             state: Mutex::default(),
-            request_gone: Condvar::new(),
+            request_ended: Condvar::new(),
         })
     }
 
-    /// A place for a connection that has just been accepted, counted for `address` if there is one. To be called by the
-    /// accept loop alone.
+    /// Gives a place to a connection that was just accepted, and counts it for `address`, if known.
     ///
-    /// Where all places for requests are taken, one of them gives way; to turn newcomers away instead would let whoever
-    /// fills the places once keep everybody out. It is one of the address that has most, so that an attacker needs as many
-    /// addresses as there are places to push out others, and of those the oldest, which has had the most time to speak. Where
-    /// all have as many, or all come through a proxy, that is the oldest of all, and a newcomer gets through unless an
-    /// attacker fills all places within the moment that it needs to say what it wants.
+    /// If all places for requests are taken, a request gives way. Turning newcomers away instead
+    /// would let whoever fills the places once keep everybody out. The request that gives way is
+    /// the oldest of the address that has most: it has had the most time to speak, and an attacker
+    /// needs as many addresses as there are places to push out others. If all addresses have
+    /// equally many, or all come through one proxy, it is the oldest of all. A newcomer then gets
+    /// through unless an attacker fills all places within the moment that the newcomer needs for
+    /// its head.
+    ///
+    /// Only the accept loop may call this.
     ///
     /// # Errors
-    /// [`Refused::AddressFull`], or [`Refused::Full`] where what was cut does not end.
+    /// [`NoPlace::AddressFull`], or [`NoPlace::Full`] if the request that was cut does not end.
     pub fn enter(
         self: &Arc<Admission>,
         id: ClientId,
         address: Option<IpAddr>,
-    ) -> Result<Place, Refused> {
+    ) -> Result<Place, NoPlace> {
         let mut state = self.lock();
         let counted = address.map(counted_as);
-        // Whoever is to be refused must not push out another.
-        if counted.is_some_and(|address| !state.has_room_for(address, self.per_address_max)) {
-            return Err(Refused::AddressFull);
+        // A newcomer that is refused must not push out another.
+        if counted.is_some_and(|address| !state.admits(address, self.per_address_max)) {
+            return Err(NoPlace::AddressFull);
         }
         if state.requests >= self.ceiling.requests {
-            let victim = state.take_victim();
-            drop(state);
-            if let Some(victim) = victim {
-                cut(&victim);
-            }
-            let full = |state: &mut State| state.requests >= self.ceiling.requests;
-            let waited = self.request_gone.wait_timeout_while(self.lock(), CUT_WAIT, full);
-            let (freed, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-            if timeout.timed_out() {
-                return Err(Refused::Full);
-            }
-            state = freed;
+            state = self.free_a_place(state)?;
         }
         state.requests += 1;
         METRICS.connections.inc();
@@ -124,28 +119,44 @@ impl Admission {
             address: OnceLock::new(),
         };
         match address {
-            // Dropping the place gives it back.
+            // If it is over the limit, dropping the place gives it back.
             Some(address) => place.count(address).map(|()| place),
             None => Ok(place),
         }
     }
 
+    /// Cuts a request, and waits until its place is free.
+    fn free_a_place<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+    ) -> Result<MutexGuard<'a, State>, NoPlace> {
+        let victim = state.take_victim();
+        drop(state);
+        if let Some(victim) = victim {
+            cut(&victim);
+        }
+        let full = |state: &mut State| state.requests >= self.ceiling.requests;
+        let waited = self.request_ended.wait_timeout_while(self.lock(), CUT_WAIT, full);
+        let (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        if timeout.timed_out() { Err(NoPlace::Full) } else { Ok(state) }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while it holds the lock; if it did, the counts would still be counts.
+        // Nothing panics while it holds the lock. If it did, the counts would still be right.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    fn has_room_for(&self, address: IpAddr, max: usize) -> bool {
+    fn admits(&self, address: IpAddr, max: usize) -> bool {
         max == 0 || self.addresses.get(&address).is_none_or(|&connections| connections < max)
     }
 
-    /// The oldest request of the address that has most of them.
+    /// Takes out the oldest request of the address that has most of them.
     fn take_victim(&mut self) -> Option<Open> {
         let mut crowds = HashMap::new();
         for (&id, open) in &self.open {
-            // Its first request in the order of numbers is its oldest.
+            // The first request of an address, by id, is its oldest.
             let (requests, _) = crowds.entry(open.peer).or_insert((0, Reverse(id)));
             *requests += 1;
         }
@@ -154,24 +165,24 @@ impl State {
     }
 }
 
-/// Ends a request whose place another gets. A client that was still to send its head learns why, if its socket takes that
-/// at once.
+/// Ends a request to give its place to another. A client whose head is still missing learns why, if
+/// its socket takes the response at once.
 fn cut(open: &Open) {
     let Some(connection) = open.connection.upgrade() else { return };
     debug!("connection {} from {} cut", connection.id, connection.address());
     if logging::is_due("cut", None) {
         warn!(
-            "all places for requests are taken; cutting the oldest, that from {} among them",
+            "all places for requests are taken; cutting the oldest, among them that from {}",
             connection.address()
         );
     }
-    if !open.answering {
-        routes::turn_away(&connection.stream, routes::unavailable(routes::FULL));
+    if !open.replying {
+        response::turn_away(&connection.stream, unavailable(Refusal::ServerFull));
     }
     let _ = connection.stream.shutdown(Shutdown::Both);
 }
 
-/// What counts as one address: an IPv4 address, or the /64 that even one home has of IPv6.
+/// Returns what counts as one address: an IPv4 address, or an IPv6 /64, since every home has one.
 fn counted_as(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
@@ -181,45 +192,61 @@ fn counted_as(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The place of one connection, given back when the connection is dropped: its threads have ended then, and its
-/// descriptor is closed.
+impl NoPlace {
+    /// Builds the response to a connection that gets no place.
+    pub fn response(self) -> Response {
+        match self {
+            NoPlace::AddressFull => {
+                let line = "too many connections from this address";
+                let response = response::text(StatusCode::TOO_MANY_REQUESTS, line);
+                response::retry_later(response)
+            }
+            NoPlace::Full | NoPlace::Cut => unavailable(Refusal::ServerFull),
+        }
+    }
+}
+
+/// The place of one connection. Dropping it gives the place back.
+///
+/// The reaper drops it last, when the connection's threads have ended and its socket is closed: so
+/// the places in use are never fewer than the descriptors and threads in use.
 pub struct Place {
     admission: Arc<Admission>,
     id: ClientId,
     is_client: AtomicBool,
-    /// The address it counts for, once that is known.
+    /// The address for which the connection is counted, once that is known.
     address: OnceLock<IpAddr>,
 }
 
 impl Place {
-    /// From now on the connection may be cut.
+    /// Offers the connection to be cut, until it becomes a client.
     pub fn offer(&self, connection: &Arc<Connection>) {
         let peer = counted_as(connection.peer.ip());
-        let open = Open { peer, connection: Arc::downgrade(connection), answering: false };
+        let open = Open { peer, connection: Arc::downgrade(connection), replying: false };
         self.admission.lock().open.insert(self.id, open);
     }
 
-    /// The head has been read, or never will be, and whoever asks is about to answer.
+    /// Notes that the response is about to be sent: a request that is cut gets no other one.
     ///
     /// # Errors
-    /// [`Refused::Cut`]: nothing more may be written.
-    pub fn answer(&self) -> Result<(), Refused> {
+    /// [`NoPlace::Cut`]: nothing more may be written.
+    pub fn begin_reply(&self) -> Result<(), NoPlace> {
         match self.admission.lock().open.get_mut(&self.id) {
-            Some(open) => open.answering = true,
-            None => return Err(Refused::Cut),
+            Some(open) => open.replying = true,
+            None => return Err(NoPlace::Cut),
         }
         Ok(())
     }
 
-    /// Counts the connection for `address`, for which there has been none so far.
+    /// Counts the connection for `address`. Until now it was counted for none.
     ///
     /// # Errors
-    /// [`Refused::AddressFull`].
-    pub fn count(&self, address: IpAddr) -> Result<(), Refused> {
+    /// [`NoPlace::AddressFull`].
+    pub fn count(&self, address: IpAddr) -> Result<(), NoPlace> {
         let address = counted_as(address);
         let mut state = self.admission.lock();
-        if !state.has_room_for(address, self.admission.per_address_max) {
-            return Err(Refused::AddressFull);
+        if !state.admits(address, self.admission.per_address_max) {
+            return Err(NoPlace::AddressFull);
         }
         if self.address.set(address).is_ok() {
             *state.addresses.entry(address).or_default() += 1;
@@ -227,23 +254,23 @@ impl Place {
         Ok(())
     }
 
-    /// Changes the request's place for a client's, and can't be cut from then on.
+    /// Exchanges the request's place for a client's, which can't be cut.
     ///
     /// # Errors
-    /// [`Refused::Full`], or [`Refused::Cut`]: nothing more may be written then.
-    pub fn become_client(&self) -> Result<(), Refused> {
+    /// [`NoPlace::Full`], or [`NoPlace::Cut`]: then nothing more may be written.
+    pub fn become_client(&self) -> Result<(), NoPlace> {
         let mut state = self.admission.lock();
         if !state.open.contains_key(&self.id) {
-            return Err(Refused::Cut);
+            return Err(NoPlace::Cut);
         }
         if state.clients >= self.admission.ceiling.clients {
-            return Err(Refused::Full);
+            return Err(NoPlace::Full);
         }
         state.open.remove(&self.id);
         state.requests -= 1;
         state.clients += 1;
         self.is_client.store(true, Ordering::Relaxed);
-        self.admission.request_gone.notify_one();
+        self.admission.request_ended.notify_one();
         Ok(())
     }
 }
@@ -251,13 +278,12 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut state = self.admission.lock();
-        match self.is_client.load(Ordering::Relaxed) {
-            true => state.clients -= 1,
-            false => {
-                state.open.remove(&self.id);
-                state.requests -= 1;
-                self.admission.request_gone.notify_one();
-            }
+        if self.is_client.load(Ordering::Relaxed) {
+            state.clients -= 1;
+        } else {
+            state.open.remove(&self.id);
+            state.requests -= 1;
+            self.admission.request_ended.notify_one();
         }
         if let Some(address) = self.address.get()
             && let Some(connections) = state.addresses.get_mut(address)

@@ -8,9 +8,11 @@ use tungstenite::http::header::{
     X_CONTENT_TYPE_OPTIONS,
 };
 
-use crate::http::{Response, any_item};
+use super::request::any_item;
+use super::response::Response;
 
-/// The page may run its own script and style, connect to its own server, and show the icon it draws; nothing else.
+/// The page may run its own script and style, connect to its own server, and show the icon it
+/// draws; nothing else.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -71,7 +73,8 @@ impl Asset {
         set(CONTENT_SECURITY_POLICY, POLICY);
         set(X_CONTENT_TYPE_OPTIONS, "nosniff");
         set(REFERRER_POLICY, "no-referrer");
-        // The page changes with the server, so a browser asks each time, and is mostly answered 304.
+        // The page changes with the server, so a browser asks each time, and is mostly answered
+        // 304.
         set(CACHE_CONTROL, "no-cache");
         set(VARY, "accept-encoding");
         if gzip {

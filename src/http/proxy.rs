@@ -1,56 +1,58 @@
-//! Who is at the other end: the peer itself, or, where the peer is a proxy named by `--trusted-proxy`, the client for which
-//! it speaks.
+//! The client behind a trusted proxy. Elsewhere the client is the peer itself.
 
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use tungstenite::http::HeaderMap;
 
-/// The header in which each proxy adds the address that it was spoken to from, at the right.
+/// The header to which each proxy appends the address of its own peer.
 pub const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// Who is behind a trusted proxy.
+/// The client for which a trusted proxy asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Client {
-    /// Its address, as well as it is known.
+pub struct Caller {
+    /// Its address, as far as it is known.
     pub address: IpAddr,
-    /// Whether it counts against `--max-connections-per-ip`.
+    /// True if it counts against `--max-connections-per-ip`.
     pub counted: bool,
 }
 
-/// Whether `address` is a proxy whose word counts.
+/// True if `address` is a proxy named by `--trusted-proxy`.
 pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|network| network.contains(&address))
 }
 
-/// Whether connections from `address` count: this host's own, and those of trusted proxies, which are many clients, don't.
+/// True if connections from `address` are counted. This host's own are not, nor those of trusted
+/// proxies, which carry many clients.
 pub fn is_counted(address: IpAddr, trusted: &[IpNet]) -> bool {
     !address.is_loopback() && !is_trusted(address, trusted)
 }
 
-/// The client for which the trusted proxy `peer` speaks: the right-most address of `X-Forwarded-For` that is not a trusted
-/// proxy's. What stands to the left of it may be the client's own invention.
+/// Finds the caller behind the trusted proxy `peer`: the right-most address of `X-Forwarded-For`
+/// that is not a trusted proxy's. What is to the left of it may be the client's own invention.
 ///
-/// Where all are trusted, or there are none, it is the proxy farthest away, which asks for itself. An entry that is no
-/// address ends the walk at the proxy that passed it on, and that one is counted: otherwise nonsense would be a way round
-/// the limit, behind a proxy that hands on what clients say.
-pub fn client_behind(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Client {
+/// If all are trusted, or there are none, the caller is the farthest proxy, which asks for itself.
+/// An entry that is not an address ends the search at the proxy that passed it on, and that one is
+/// counted. Otherwise nonsense would be a way around the limit, behind a proxy that passes on what
+/// clients send.
+pub fn caller_behind(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Caller {
     let mut nearest = peer;
     let lines = headers.get_all(X_FORWARDED_FOR).iter().rev();
     let entries =
         lines.flat_map(|line| line.as_bytes().rsplit(|&byte| byte == b',')).map(<[u8]>::trim_ascii);
-    // Empty items of a list are to be ignored (RFC 9110, 5.6.1).
+    // Empty items of a list are ignored (RFC 9110, 5.6.1).
     for entry in entries.filter(|entry| !entry.is_empty()) {
         match parse_entry(entry) {
             Some(address) if is_trusted(address, trusted) => nearest = address,
-            Some(address) => return Client { address, counted: is_counted(address, trusted) },
-            None => return Client { address: nearest, counted: true },
+            Some(address) => return Caller { address, counted: is_counted(address, trusted) },
+            None => return Caller { address: nearest, counted: true },
         }
     }
-    Client { address: nearest, counted: false }
+    Caller { address: nearest, counted: false }
 }
 
-/// An address, with or without the port that some proxies add, IPv6 with or without brackets.
+/// Parses an address, with or without the port that some proxies add, IPv6 with or without
+/// brackets.
 fn parse_entry(entry: &[u8]) -> Option<IpAddr> {
     let text = str::from_utf8(entry).ok()?;
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);

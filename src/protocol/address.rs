@@ -1,7 +1,7 @@
 //! Where a server is, as people write it.
 
 use std::io;
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use tungstenite::http::Uri;
@@ -9,7 +9,8 @@ use tungstenite::http::Uri;
 /// Port of `http` and `ws` where none is named.
 const PORT_DEFAULT: u16 = 80;
 
-/// The parts of a `ws://` or `http://` address. The two mean the same here: a chat is found by the address of its page.
+/// The parts of a `ws://` or `http://` address. The two mean the same here: a chat is found by the
+/// address of its page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     /// Host and port, as they stood there.
@@ -69,7 +70,8 @@ impl Address {
         })
     }
 
-    /// Connects to the first of the host's addresses that answers, waiting for each at most `timeout`.
+    /// Connects to the first of the host's addresses that answers, waiting for each at most
+    /// `timeout`.
     ///
     /// # Errors
     /// What the last of them said.
@@ -83,4 +85,16 @@ impl Address {
         }
         result
     }
+}
+
+/// Returns the address under which this machine reaches a listener on `address`.
+pub fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        let loopback: IpAddr = match address {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        };
+        address.set_ip(loopback);
+    }
+    address
 }

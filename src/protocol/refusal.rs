@@ -1,30 +1,30 @@
-//! Why a request is refused, with one name for the log and the metric. Most follow from the status; the reasons for a `503`
-//! go with the response.
+//! Why an HTTP request is refused: one name for the log and the metric.
 
-use tungstenite::http::StatusCode;
+use tungstenite::http::{Response, StatusCode};
 
-use crate::http::Response;
-
-/// A reason, and what tells it from others.
+/// Every reason for which a request is refused.
+///
+/// Most follow from the response's status. The three for a `503` are attached to the response as an
+/// extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// No valid request, or no valid upgrade.
+    /// The request or the upgrade is not valid.
     BadRequest,
-    /// A page of another site asks for the chat.
+    /// A page of another site asks for the chat, and `--allow-origin` does not name it.
     ForbiddenOrigin,
-    /// Nothing has this path.
+    /// There is nothing at this path.
     NotFound,
-    /// The path takes other methods.
+    /// The path accepts other methods; `Allow` lists them.
     MethodNotAllowed,
-    /// The head did not come within `--handshake-timeout`.
+    /// The head was not received within `--handshake-timeout`.
     HeadTimeout,
-    /// Another version of WebSocket.
+    /// The client speaks another version of WebSocket than 13.
     WebSocketVersion,
-    /// This address has as many connections as it may.
+    /// This address has `--max-connections-per-ip` connections already.
     TooManyFromAddress,
     /// The head has too many bytes or lines.
     HeadTooLarge,
-    /// The system carries no more connections.
+    /// All places are taken.
     ServerFull,
     /// The server stops.
     ServerStopping,
@@ -33,7 +33,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Every one.
+    /// All reasons, for tables and metrics.
     pub const ALL: [Refusal; 11] = [
         Refusal::BadRequest,
         Refusal::ForbiddenOrigin,
@@ -48,7 +48,7 @@ impl Refusal {
         Refusal::HubSilent,
     ];
 
-    /// The response's status.
+    /// The status of the response. It alone identifies the reason, unless it is `503`.
     pub fn status(self) -> StatusCode {
         match self {
             Refusal::BadRequest => StatusCode::BAD_REQUEST,
@@ -65,7 +65,7 @@ impl Refusal {
         }
     }
 
-    /// The name, for the log and the metric.
+    /// The name in the log and the metric.
     pub fn name(self) -> &'static str {
         match self {
             Refusal::BadRequest => "bad_request",
@@ -82,17 +82,17 @@ impl Refusal {
         }
     }
 
-    /// Why a response refuses; `None` if it does not.
-    pub fn of(response: &Response) -> Option<Refusal> {
-        let told = response.extensions().get().copied();
-        told.or_else(|| {
+    /// Returns why `response` refuses a request, or `None` if it does not.
+    pub fn of<Body>(response: &Response<Body>) -> Option<Refusal> {
+        let attached = response.extensions().get().copied();
+        attached.or_else(|| {
             Refusal::ALL.into_iter().find(|refusal| refusal.status() == response.status())
         })
     }
 }
 
 impl std::fmt::Display for Refusal {
-    /// For the log.
+    /// Writes the status and the name, as the log shows them.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {}", self.status().as_str(), self.name())
     }

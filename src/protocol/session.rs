@@ -1,28 +1,29 @@
-//! The secret by which a client that comes back is known.
+//! The secret by which the server recognises a client that comes back.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-/// Bytes of the secret: nobody guesses one of 2^128.
+/// Bytes of the secret: 2^128 values can't be guessed.
 const SESSION_BYTES: usize = 16;
 
-/// Says that a connection belongs to the same client as an earlier one. It is a password, so it compares in constant time
-/// and appears in no log.
+/// Proves that a connection belongs to the same client as an earlier one.
+///
+/// It is a password: it compares in constant time and never appears in a log.
 #[derive(Clone, Copy, Eq)]
 pub struct Session([u8; SESSION_BYTES]);
 
 impl Session {
-    /// A new one, from the system's random source.
+    /// Draws a new session from the system's random source.
     ///
     /// # Errors
-    /// What the source says; a system that runs has one.
+    /// If the system has no random source, which no running system lacks.
     pub fn random() -> Result<Session, getrandom::Error> {
         let mut bytes = [0; SESSION_BYTES];
         getrandom::fill(&mut bytes)?;
         Ok(Session(bytes))
     }
 
-    /// Takes what [`to_hex`](Session::to_hex) gave. `None` for anything else.
+    /// Parses what [`to_hex`](Session::to_hex) returns. `None` for anything else.
     pub fn parse(hex: &str) -> Option<Session> {
         let lower_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
         if hex.len() != 2 * SESSION_BYTES || !hex.bytes().all(lower_hex) {
@@ -31,14 +32,14 @@ impl Session {
         u128::from_str_radix(hex, 16).ok().map(|number| Session(number.to_be_bytes()))
     }
 
-    /// The secret itself, 32 lower-case hexadecimal digits, for the client alone.
+    /// Returns the secret as 32 lower-case hexadecimal digits, for this client alone.
     pub fn to_hex(self) -> String {
         format!("{:032x}", u128::from_be_bytes(self.0))
     }
 }
 
 impl PartialEq for Session {
-    /// Looks at every byte, so that the time it takes says nothing about where two differ.
+    /// Compares every byte, so that the time taken does not reveal where two differ.
     fn eq(&self, other: &Session) -> bool {
         self.0.iter().zip(other.0).fold(0, |differing, (a, b)| differing | (a ^ b)) == 0
     }

@@ -1,7 +1,9 @@
-//! How many connections the system can carry, found out before it has to say no in the middle of something.
+//! How many connections the system can carry: measured at start, so that it never has to fail
+//! later.
 //!
-//! Running out of threads or descriptors is an error that can be answered. Running out of memory mappings is not: a thread
-//! that starts but can't map its signal stack aborts the process. So the server stays below every limit it can read.
+//! Running out of threads or descriptors is an error that can be handled. Running out of memory
+//! mappings is not: a thread that starts but can't map its signal stack aborts the process. So the
+//! server stays below every limit that it can read.
 
 use std::fs;
 use std::path::Path;
@@ -9,36 +11,40 @@ use std::thread;
 
 use rlimit::Resource;
 
-/// Threads that serve one client of the chat; a request has one.
+/// Threads of a client. A request has one.
 const THREADS_PER_CLIENT: u64 = 2;
-/// Mappings of one thread: its stack, a guard, its signal stack, a guard.
+/// Memory mappings of a thread: its stack, its signal stack, and a guard for each.
 const MAPPINGS_PER_THREAD: u64 = 4;
-/// What the process needs beside its connections, and others under the same limits.
+/// What the process needs for other things than connections, and other processes under the same
+/// limits.
 const FILES_RESERVED: u64 = 48;
 const THREADS_RESERVED: u64 = 64;
-/// Libraries, which take about 60, and what the allocator maps for large blocks.
+/// Mappings of libraries, about 60, and of the allocator's large blocks.
 const MAPPINGS_RESERVED: u64 = 300;
-/// glibc's allocator gives threads up to eight arenas a processor, each two mappings.
+/// Mappings of glibc's allocator: up to eight arenas a processor, two for each.
 const MAPPINGS_RESERVED_PER_PROCESSOR: u64 = 16;
-/// Places for requests, which are connections that are no clients (yet): some, and one more for so many clients, up to so
-/// many. Newcomers need them for a moment each; an attacker must fill all of them within that moment to keep a newcomer out.
+/// Places for requests, which are connections that are not clients, or not yet: at least
+/// `REQUESTS_MIN`, one more for every `CLIENTS_PER_REQUEST` clients, at most `REQUESTS_MAX`.
+///
+/// A newcomer needs one for a moment. An attacker must fill all of them within that moment to keep
+/// a newcomer out.
 const REQUESTS_MIN: u64 = 32;
 const CLIENTS_PER_REQUEST: u64 = 8;
 const REQUESTS_MAX: u64 = 256;
 
-/// The most connections the system carries.
+/// The maximum number of connections that the system carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ceiling {
-    /// Clients of the chat, at least one.
+    /// Clients of the chat; at least one.
     pub clients: usize,
-    /// Requests at the same time, beside the clients.
+    /// Requests at the same time, in addition to the clients.
     pub requests: usize,
-    /// The name of the limit that sets it.
+    /// The name of the limit that is reached first.
     pub limit: &'static str,
 }
 
-/// Works out the ceiling from the limits of process, cgroup and kernel. `chosen` lowers it. Limits that can't be read, as
-/// on systems without them, don't count.
+/// Computes the ceiling from the limits of process, cgroup and kernel, and from `chosen`, the
+/// operator's own. Limits that can't be read, as on systems without them, don't count.
 pub fn ceiling(chosen: Option<usize>) -> Ceiling {
     let resource = |resource: Resource| resource.get_soft().ok();
     let limits = [
@@ -73,9 +79,11 @@ fn by_mappings(mappings: u64) -> u64 {
     clients(mappings.saturating_sub(reserved) / MAPPINGS_PER_THREAD, THREADS_PER_CLIENT)
 }
 
-/// The clients that fit with their requests where a client takes `per_client` of a resource and a request one.
+/// Returns how many clients fit together with their requests, if a client takes `per_client` of a
+/// resource and a request takes one.
 fn clients(available: u64, per_client: u64) -> u64 {
-    // With as many requests as the clients give them, or with as many as there may be, whichever leaves more.
+    // With as many requests as so many clients allow, or with the maximum of them: whichever leaves
+    // space for more clients.
     let by_clients = available.saturating_sub(REQUESTS_MIN).saturating_mul(CLIENTS_PER_REQUEST);
     let by_requests = available.saturating_sub(REQUESTS_MAX);
     (by_clients / (per_client * CLIENTS_PER_REQUEST + 1)).max(by_requests / per_client)
@@ -85,8 +93,10 @@ fn own_pids_max() -> Option<u64> {
     pids_max(&fs::read_to_string("/proc/self/cgroup").ok()?, "/sys/fs/cgroup".as_ref())
 }
 
-/// The smallest `pids.max` of the cgroups in `memberships`, which is `/proc/self/cgroup`, and of those above them, in
-/// version 2 and in version 1, where each controller has a folder of its own under `root`.
+/// Returns the smallest `pids.max` of the cgroups in `memberships` and of their ancestors.
+///
+/// `memberships` is the text of `/proc/self/cgroup`. Both versions of cgroups count; in version 1
+/// each controller has a folder of its own under `root`.
 pub fn pids_max(memberships: &str, root: &Path) -> Option<u64> {
     let smallest = |line: &str| {
         let mut fields = line.splitn(3, ':').skip(1);
@@ -97,10 +107,11 @@ pub fn pids_max(memberships: &str, root: &Path) -> Option<u64> {
                 root.join(controllers.split(',').find(|&controller| controller == "pids")?)
             }
         };
-        // In a container the path may be the host's, and what is mounted begins below it. The ancestors lead there.
+        // In a container the path may be the host's, and the mount begins below it. The ancestors
+        // lead there.
         let folder = mount.join(path.trim_start_matches('/'));
         let folders = folder.ancestors().take_while(|folder| folder.starts_with(&mount));
-        // A file that says `max` sets no limit.
+        // A file that contains `max` sets no limit.
         folders.filter_map(|folder| number(&folder.join("pids.max"))).min()
     };
     memberships.lines().filter_map(smallest).min()

@@ -1,5 +1,7 @@
-//! The log goes to standard error through a thread of its own. A reader of it that stalls would otherwise stop every thread
-//! that has something to say, and with them the server.
+//! The log, written to standard error by a thread of its own.
+//!
+//! A terminal or collector that stops reading would otherwise block every thread that logs, and
+//! with them the server.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -17,25 +19,25 @@ use serde::Serialize;
 use crate::config::LogFormat;
 use crate::protocol::message;
 
-/// Lines that wait to be written. Beyond them lines are dropped, and counted.
+/// Maximum number of lines that wait to be written. Further ones are dropped and counted.
 const LINES_MAX: usize = 1024;
-/// How long the end of the process waits for the last lines.
+/// How long the end of the process waits until the last lines are written.
 const FINISH_TIMEOUT: Duration = Duration::from_millis(250);
-/// How often that is looked at.
+/// How often it checks that.
 const FINISH_POLL: Duration = Duration::from_millis(5);
-/// How often the same trouble is told.
-const TROUBLE_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the same kind of event is logged.
+const REPEAT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The running log.
+/// The running log, by which the end of the process waits for its last lines.
 pub struct Running {
     lines: Sender<Vec<u8>>,
     thread: JoinHandle<()>,
 }
 
-/// Starts the log: `RUST_LOG` decides what is in it, `info` by default.
+/// Starts the log. `RUST_LOG` sets its level and targets; the default is `info`.
 ///
 /// # Errors
-/// What the system says when there is no thread for it.
+/// If the system has no thread for it.
 pub fn start(format: LogFormat) -> io::Result<Running> {
     let (lines, written) = bounded(LINES_MAX);
     let dropped = Arc::new(AtomicU64::new(0));
@@ -55,17 +57,17 @@ pub fn start(format: LogFormat) -> io::Result<Running> {
     }
     let logger = builder.build();
     log::set_max_level(logger.filter());
-    // A second call finds a logger set, and leaves it in its place.
+    // A second call finds a logger set, and keeps that one.
     let _ = log::set_boxed_logger(Box::new(OwnLog(logger)));
-    // A panic is told in the log too: told to a standard error that nobody reads, it would hold its thread for ever.
+    // A panic goes through the log too: a standard error that nobody reads would block its thread.
     panic::set_hook(Box::new(|panic| error!("{panic}")));
     Ok(Running { lines, thread })
 }
 
 impl Running {
-    /// Waits until what has been logged is written, unless nobody reads it.
+    /// Waits until everything logged is written, or for `FINISH_TIMEOUT` if nobody reads it.
     pub fn finish(self) {
-        // An empty line is the end.
+        // An empty line ends the thread.
         let deadline = Instant::now() + FINISH_TIMEOUT;
         if self.lines.send_deadline(Vec::new(), deadline).is_ok() {
             while !self.thread.is_finished() && Instant::now() < deadline {
@@ -75,23 +77,24 @@ impl Running {
     }
 }
 
-/// Warns that the system refused something, once in a while for each kind of failure, however often it happens: a system
-/// that is short of something refuses it many times a second.
+/// Warns that the system refused something, once a second for each kind of failure.
+///
+/// A system that is short of something refuses it many times a second.
 pub fn warn_of_failure(what: &'static str, error: &io::Error) {
     if is_due(what, error.raw_os_error()) {
         warn!("{what}: {error}");
     }
 }
 
-/// Whether it is time to tell of some trouble again, which is one of a kind by its name and number. An attacker decides how
-/// often it happens, and not how fast the log grows.
+/// True if an event of this kind was not logged within the last second. A kind is a name and a
+/// number. An attacker decides how often it happens, but not how fast the log grows.
 pub fn is_due(what: &'static str, number: Option<i32>) -> bool {
-    static TOLD: Mutex<BTreeMap<(&str, Option<i32>), Instant>> = Mutex::new(BTreeMap::new());
+    static LOGGED: Mutex<BTreeMap<(&str, Option<i32>), Instant>> = Mutex::new(BTreeMap::new());
     let now = Instant::now();
-    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
-    let due = told.get(&(what, number)).is_none_or(|&at| now >= at + TROUBLE_INTERVAL);
+    let mut logged = LOGGED.lock().unwrap_or_else(PoisonError::into_inner);
+    let due = logged.get(&(what, number)).is_none_or(|&at| now >= at + REPEAT_INTERVAL);
     if due {
-        told.insert((what, number), now);
+        logged.insert((what, number), now);
     }
     due
 }
@@ -101,18 +104,21 @@ fn write_lines(lines: &Receiver<Vec<u8>>, dropped: &AtomicU64, format: LogFormat
     for line in lines.iter().take_while(|line| !line.is_empty()) {
         let missing = dropped.swap(0, Ordering::Relaxed);
         if missing > 0 {
-            let told = format!("{missing} lines of the log were dropped: nobody read them in time");
+            let notice =
+                format!("{missing} lines of the log were dropped: nobody read them in time");
             let _ = match format {
-                LogFormat::Text => writeln!(stderr, "[{told}]"),
-                LogFormat::Json => stderr.write_all(&json_line(Level::Warn, module_path!(), &told)),
+                LogFormat::Text => writeln!(stderr, "[{notice}]"),
+                LogFormat::Json => {
+                    stderr.write_all(&json_line(Level::Warn, module_path!(), &notice))
+                }
             };
         }
-        // A closed standard error is nobody's fault, and no reason to end.
+        // A closed standard error is no reason to end.
         let _ = stderr.write_all(&line);
     }
 }
 
-/// A line of the log for a collector. JSON escapes line ends, so it is one line whatever the message holds.
+/// Formats a line of the log for a collector. JSON escapes line ends, so it is always one line.
 fn json_line(level: Level, target: &str, message: &str) -> Vec<u8> {
     #[derive(Serialize)]
     struct Line<'a> {
@@ -127,7 +133,7 @@ fn json_line(level: Level, target: &str, message: &str) -> Vec<u8> {
     bytes
 }
 
-/// Where env_logger writes each line.
+/// What env_logger writes its lines to.
 struct Queue {
     lines: Sender<Vec<u8>>,
     dropped: Arc<AtomicU64>,
@@ -146,7 +152,7 @@ impl Write for Queue {
     }
 }
 
-/// env_logger without tungstenite, which logs what people say.
+/// env_logger without tungstenite's messages, which contain what people say.
 struct OwnLog(Logger);
 
 impl Log for OwnLog {

@@ -1,46 +1,35 @@
-//! What the server counts, in Prometheus' text format. Names keep its conventions: base units, `_total` on what only grows.
+//! What the server counts, in Prometheus' text format.
 //!
-//! There is one set for the process, as is usual with Prometheus. The counters are atomic: whoever sees something counts it,
-//! and nobody waits.
+//! Names follow Prometheus' conventions: base units, and `_total` on what only grows. There is one
+//! set for the process. The counters are atomic: whoever sees an event counts it, and nobody waits.
 
-use std::net::{TcpListener, TcpStream};
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use log::debug;
+use prometheus::core::Collector;
+use prometheus::local::LocalHistogram;
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder, local::LocalHistogram,
+    Counter, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
-use tungstenite::http::header::{CONTENT_TYPE, HeaderValue};
-use tungstenite::http::{Method, StatusCode};
+use tungstenite::http::Response;
 
-use crate::http::{self, Response};
-use crate::protocol::message::CloseReason;
+use super::process::{self, Usage};
+use crate::protocol::close::CloseReason;
 use crate::protocol::refusal::Refusal;
-use crate::system::logging;
-use crate::system::process::Process;
 
-/// Bounds of the histograms' buckets, in seconds: from a quiet room on a fast machine to a stall that people notice.
+/// Bounds of the histograms' buckets, in seconds: from a quiet room on a fast machine to a stall
+/// that people notice.
 const BUCKETS_SECONDS: [f64; 13] =
     [0.000_01, 0.000_03, 0.000_1, 0.000_3, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
-/// Time a scraper has for its request, and again to take the response. One is served at a time.
-const SCRAPE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a failed `accept` is waited out.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// The text format (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
-const TEXT_FORMAT: HeaderValue =
-    HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-
-/// All that is counted.
+/// Every metric of the process.
 pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 
-/// See the help text of each.
-#[expect(missing_docs, reason = "the help texts say it")]
+/// The metrics that the server's threads change. The help text of each says what it counts.
+#[expect(missing_docs, reason = "each metric has a help text, and the book a table of them")]
 pub struct Metrics {
     registry: Registry,
-    process: Option<Process>,
+    process: Option<ProcessMetrics>,
     pub clients: IntGauge,
     pub absent_members: IntGauge,
     pub rooms: IntGauge,
@@ -142,13 +131,13 @@ impl Metrics {
                 "parlour_write_delay_seconds",
                 "Time that what was queued for a client waited until it had been written.",
             ),
-            process: Process::register(&registry),
+            process: ProcessMetrics::register(&registry),
             registry: registry.clone(),
         };
         gauges("parlour_build_info", "The version, in a label.", "version")
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
             .set(1);
-        // A series that begins with its first event hides that event from a rate.
+        // A series that starts with its first event hides that event from `rate()`.
         for reason in CloseReason::ALL {
             metrics.disconnects_for(reason);
         }
@@ -159,19 +148,19 @@ impl Metrics {
     }
 
     /// Counts a response that is about to be sent.
-    pub fn count_response(&self, response: &Response) {
+    pub fn count_response<Body>(&self, response: &Response<Body>) {
         self.http_responses.with_label_values(&[response.status().as_str()]).inc();
         if let Some(refusal) = Refusal::of(response) {
             self.refusals.with_label_values(&[refusal.name()]).inc();
         }
     }
 
-    /// The counter for connections that end for `reason`.
+    /// Returns the counter of connections that end for `reason`.
     pub fn disconnects_for(&self, reason: CloseReason) -> IntCounter {
         self.disconnects.with_label_values(&[&*reason.code().to_string(), reason.name()])
     }
 
-    /// Everything, as text.
+    /// Formats every metric as text, those of the process read again.
     pub fn to_text(&self) -> String {
         if let Some(process) = &self.process {
             process.update();
@@ -182,8 +171,8 @@ impl Metrics {
     }
 }
 
-/// What a writer has written in one go. Counted when it is dropped: counted at each write, it would have all writers wait for
-/// the same few words of memory.
+/// What a writer writes in one go. It is added to the metrics when dropped: added at each write,
+/// all writers would compete for the same few words of memory.
 #[derive(Default)]
 pub struct WriteTally {
     bytes: u64,
@@ -191,12 +180,12 @@ pub struct WriteTally {
 }
 
 impl WriteTally {
-    /// So many bytes have been written.
+    /// Counts bytes written to a socket.
     pub fn wrote(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
     }
 
-    /// Something has been written that waited so long.
+    /// Counts an entry that waited for `delay` until it was written.
     pub fn waited(&mut self, delay: Duration) {
         self.delays
             .get_or_insert_with(|| METRICS.write_delay_seconds.local())
@@ -206,63 +195,61 @@ impl WriteTally {
 
 impl Drop for WriteTally {
     fn drop(&mut self) {
-        // The delays count themselves.
+        // The delays are added when `delays` is dropped.
         METRICS.sent_bytes.inc_by(self.bytes);
     }
 }
 
-/// Adds a metric to the registry.
-pub fn registered<M: prometheus::core::Collector + Clone + 'static>(
+fn registered<M: Collector + Clone + 'static>(
     registry: &Registry,
     metric: prometheus::Result<M>,
 ) -> M {
-    let metric = metric.expect("names and labels keep Prometheus' rules");
+    let metric = metric.expect("names and labels follow Prometheus' rules");
     registry.register(Box::new(metric.clone())).expect("each name is used once");
     metric
 }
 
-/// Answers scrapers, one at a time, until the listener is shut down after `stopping` has been set.
-pub fn serve(listener: &TcpListener, stopping: &AtomicBool) {
-    loop {
-        let accepted = listener.accept();
-        if stopping.load(Ordering::SeqCst) {
-            return;
-        }
-        match accepted {
-            Ok((stream, peer)) => {
-                if let Err(problem) = answer(&stream) {
-                    debug!("scraper {peer}: {problem}");
-                }
-            }
-            Err(error) => {
-                logging::warn_of_failure("can't accept a scraper", &error);
-                std::thread::sleep(ACCEPT_PAUSE);
-            }
-        }
+/// What the process costs, under the names that Prometheus' own clients use. Absent where the
+/// system is not Linux.
+struct ProcessMetrics {
+    cpu_seconds: Counter,
+    resident_bytes: IntGauge,
+    threads: IntGauge,
+    open_files: IntGauge,
+}
+
+impl ProcessMetrics {
+    fn register(registry: &Registry) -> Option<ProcessMetrics> {
+        Usage::read()?;
+        let gauge = |name: &str, help: &str| registered(registry, IntGauge::new(name, help));
+        let start = Gauge::new(
+            "process_start_time_seconds",
+            "Start of the process, in seconds since 1970.",
+        );
+        registered(registry, start).set(process::start_time_seconds());
+        Some(ProcessMetrics {
+            cpu_seconds: registered(
+                registry,
+                Counter::new(
+                    "process_cpu_seconds_total",
+                    "Processor time used, in user and system mode.",
+                ),
+            ),
+            resident_bytes: gauge(
+                "process_resident_memory_bytes",
+                "Memory that the process occupies.",
+            ),
+            threads: gauge("process_threads", "Threads of the process."),
+            open_files: gauge("process_open_fds", "Open file descriptors."),
+        })
     }
-}
 
-fn answer(stream: &TcpStream) -> std::io::Result<()> {
-    let (response, head_only) = match http::read_head(stream, SCRAPE_TIMEOUT) {
-        Ok((request, _)) => {
-            (respond(request.uri().path(), request.method()), request.method() == Method::HEAD)
-        }
-        Err(error) => match error.response() {
-            Some(response) => (response, false),
-            None => return Ok(()),
-        },
-    };
-    http::respond(stream, &http::to_bytes(response, head_only), SCRAPE_TIMEOUT)
-}
-
-fn respond(path: &str, method: &Method) -> Response {
-    match (path, method) {
-        ("/metrics", &Method::GET | &Method::HEAD) => {
-            let mut response = Response::new(METRICS.to_text().into());
-            response.headers_mut().insert(CONTENT_TYPE, TEXT_FORMAT);
-            response
-        }
-        ("/metrics", _) => http::not_allowed("GET, HEAD"),
-        _ => http::text(StatusCode::NOT_FOUND, "nothing here; the metrics are at /metrics"),
+    fn update(&self) {
+        let Some(usage) = Usage::read() else { return };
+        // There is one scrape at a time, so nothing is counted twice.
+        self.cpu_seconds.inc_by((usage.cpu_seconds - self.cpu_seconds.get()).max(0.0));
+        self.resident_bytes.set(usage.resident_bytes);
+        self.threads.set(usage.threads);
+        self.open_files.set(usage.open_files);
     }
 }

@@ -7,7 +7,8 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
 use super::heard::Heard;
-use crate::protocol::message::{self, fold_case};
+use crate::protocol::message;
+use crate::protocol::name::fold_case;
 
 /// Random digits that keep one client's refs apart from another's, and from those of its last run.
 const REF_PREFIX_DIGITS: usize = 8;

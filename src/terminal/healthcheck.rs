@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use crossbeam_channel::bounded;
 
-use crate::protocol::address::Address;
-use crate::server;
+use crate::protocol::address::{self, Address};
 
 /// Time for everything, name look-up included. The server itself waits one second for its hub.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -66,7 +65,7 @@ fn probe(address: &Address) -> io::Result<u16> {
 /// The address by which this machine reaches a server that listens on `listen`.
 fn reachable(listen: &str) -> String {
     match listen.parse::<SocketAddr>() {
-        Ok(address) => server::reachable(address).to_string(),
+        Ok(address) => address::reachable(address).to_string(),
         Err(_) => listen.to_owned(),
     }
 }

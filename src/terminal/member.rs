@@ -16,7 +16,7 @@ use super::heard::{self, Heard};
 use super::line::{self, Incoming, Writer};
 use super::show::{self, Show, clean};
 use crate::protocol::address::Address;
-use crate::protocol::message::CloseReason;
+use crate::protocol::close::CloseReason;
 
 /// Longest wait before the first attempt to connect again, and before any. Each is up to twice the one before.
 const BACKOFF_FIRST: Duration = Duration::from_millis(500);

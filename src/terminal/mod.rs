@@ -24,7 +24,7 @@ use signal_hook::iterator::Signals;
 
 use crate::cli;
 use crate::protocol::address::Address;
-use crate::protocol::message::{self, ROOM_DEFAULT};
+use crate::protocol::name::{self, ROOM_DEFAULT};
 use console::Terminal;
 use conversation::Conversation;
 use editor::Names;
@@ -69,7 +69,7 @@ fn endpoint(address: &Address) -> Address {
 fn room_of(address: &Address) -> Result<String, String> {
     let named = address.query.split('&').find_map(|pair| pair.strip_prefix("room="));
     let room = percent_decode_str(named.unwrap_or(ROOM_DEFAULT)).decode_utf8_lossy();
-    message::parse_room(&room).map_err(|reason| reason.advice().unwrap_or_default().to_owned())
+    name::parse_room(&room).map_err(|reason| reason.advice().unwrap_or_default().to_owned())
 }
 
 /// The first signal is handed on, the second ends the process at once.

@@ -5,7 +5,8 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
 use super::conversation::Said;
-use crate::protocol::message::{self, fold_case};
+use crate::protocol::message;
+use crate::protocol::name::{self, fold_case};
 
 /// Colours for names (ECMA-48 SGR, and the bright ones that every terminal since has). Black and white are left out: one of
 /// them is the background.
@@ -111,7 +112,7 @@ impl Show {
 /// Whether a character may reach a terminal as it is. No control characters (C0, C1, so no escape sequence either), nothing
 /// that turns text around or hides in it, but for what joins letters and emoji.
 pub fn may_stand(c: char) -> bool {
-    !message::is_unseen(c) || matches!(c, '\u{200C}' | '\u{200D}' | '\u{FE00}'..='\u{FE0E}')
+    !name::is_invisible(c) || matches!(c, '\u{200C}' | '\u{200D}' | '\u{FE00}'..='\u{FE0E}')
 }
 
 /// `name` as it stands in a line: in quotes if without them it could pass for something else, such as the beginning of a

@@ -81,7 +81,8 @@ struct Client {
 }
 
 impl Load {
-    /// Connects, lets the greetings pass, sends for `warm_up` and `measured`, and counts the latter.
+    /// Connects, lets the greetings pass, sends for `warm_up` and `measured`, and counts the
+    /// latter.
     ///
     /// # Errors
     /// What goes wrong while connecting.

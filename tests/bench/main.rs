@@ -1,8 +1,8 @@
 //! `make bench`: measures a chat room as its clients see it, and prints a table.
 //!
-//! One thread plays all clients. Each content begins with a stamp, `@@` and the sender's clock in 19 digits of
-//! nanoseconds, by which a delivery is found in whatever a server writes around it; so servers of other makers can be
-//! measured with the same load, each in turn.
+//! One thread plays all clients. Each content begins with a stamp, `@@` and the sender's clock in
+//! 19 digits of nanoseconds, by which a delivery is found in whatever a server writes around it; so
+//! servers of other makers can be measured with the same load, each in turn.
 
 mod load;
 mod server;

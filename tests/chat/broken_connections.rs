@@ -1,4 +1,5 @@
-//! Lines that break, stall and are slow, at every byte and at random: nobody misses anything, and nobody hears it twice.
+//! Lines that break, stall and are slow, at every byte and at random: nobody misses anything, and
+//! nobody hears it twice.
 
 use std::ops::Range;
 use std::thread;
@@ -11,8 +12,8 @@ use crate::support::proxy::{Fault, Plan, Proxy};
 use crate::support::random::Random;
 use crate::support::resumer::Resumer;
 
-/// Rounds at random; more take longer: `PARLOUR_LINES_ROUNDS=1000 cargo test lines`. Also makes the tests at chosen bytes
-/// try every byte.
+/// Rounds at random; more take longer: `PARLOUR_LINES_ROUNDS=1000 cargo test lines`. Also makes the
+/// tests at chosen bytes try every byte.
 const ROUNDS: &str = "PARLOUR_LINES_ROUNDS";
 const ROUNDS_USUAL: usize = 12;
 /// The first round's seed; a round that fails says which it was.
@@ -22,7 +23,8 @@ const STRIDE_BYTES_USUAL: usize = 7;
 
 /// Somebody who is away for longer than this is a failure of its own.
 const GRACE: &str = "60s";
-/// About where the parts of what comes from the server begin: the 101 head, the welcome, the messages; and their end.
+/// About where the parts of what comes from the server begin: the 101 head, the welcome, the
+/// messages; and their end.
 const DOWN: [Range<usize>; 3] = [0..129, 129..345, 345..2000];
 /// And of what goes to it: the request's head, the messages.
 const UP: [Range<usize>; 2] = [0..250, 250..1000];
@@ -69,7 +71,8 @@ fn stride() -> usize {
     if setting(ROUNDS).is_some() { 1 } else { STRIDE_BYTES_USUAL }
 }
 
-/// As many faults as bytes, but for the last of the bytes, which the shorter conversations don't reach.
+/// As many faults as bytes, but for the last of the bytes, which the shorter conversations don't
+/// reach.
 #[track_caller]
 fn assert_most(faults: usize, bytes: usize) {
     assert!(faults > bytes * 2 / 3, "{faults} faults at {bytes} bytes");
@@ -151,7 +154,8 @@ impl Drop for TellSeed {
     }
 }
 
-/// Three talk over lines that break, and a fourth, whose line is good, is witness. Returns connections and faults.
+/// Three talk over lines that break, and a fourth, whose line is good, is witness. Returns
+/// connections and faults.
 fn converse(server: &TestServer, seed: u64) -> (usize, usize) {
     let room = format!("round-{seed}");
     let names = ["Ann", "Bob", "Cas"];

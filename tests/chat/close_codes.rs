@@ -1,4 +1,5 @@
-//! How connections end: each close code of PROTOCOL.md, seen as a frame and a clean end of the stream.
+//! How connections end: each close code of PROTOCOL.md, seen as a frame and a clean end of the
+//! stream.
 
 use std::net::Shutdown;
 

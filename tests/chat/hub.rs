@@ -4,10 +4,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::bounded;
-use parlour::chat::client::ClientId;
-use parlour::chat::hub::{Event, Hub, Joining, Moment, Newcomer, Nickname, Posted};
-use parlour::chat::outbox::{self, Frames, Mail, QueueFull, Status, Sweeps};
-use parlour::protocol::message::{CloseReason, frame_bytes_max};
+use parlour::chat::connection::ClientId;
+use parlour::chat::frames::Frames;
+use parlour::chat::hub::{Hub, Now};
+use parlour::chat::inbox::{Event, JoinRequest, Newcomer, Nickname, Timed};
+use parlour::chat::outbox;
+use parlour::chat::outbox::QueueFull;
+use parlour::chat::write_half::{Status, SweepQueue, WriterEnd};
+use parlour::protocol::close::CloseReason;
+use parlour::protocol::message::frame_bytes_max;
 use parlour::protocol::session::Session;
 use serde_json::{Value, json};
 
@@ -17,15 +22,15 @@ const NOW: u64 = 1_700_000_000_000;
 const RUN_ID: u64 = 0xfeed;
 const QUEUE_BYTES: u64 = 1 << 20;
 
-fn now() -> Moment {
-    Moment { ts: NOW, at: Instant::now() }
+fn now() -> Now {
+    Now { ts: NOW, at: Instant::now() }
 }
 
 fn hub(options: &[&str]) -> Hub {
-    Hub::new(Arc::new(config(options)), Sweeps::new(), RUN_ID)
+    Hub::new(Arc::new(config(options)), SweepQueue::new(), RUN_ID)
 }
 
-fn register(hub: &mut Hub, id: ClientId, name: &str, room: &str) -> Mail {
+fn register(hub: &mut Hub, id: ClientId, name: &str, room: &str) -> WriterEnd {
     register_with_queue(hub, id, Nickname::Chosen(name.to_owned()), room, 16)
 }
 
@@ -35,32 +40,32 @@ fn register_with_queue(
     name: Nickname,
     room: &str,
     queue: usize,
-) -> Mail {
-    let (outbox, _controls, mail) = outbox::channel(queue, QUEUE_BYTES, &Sweeps::new());
-    let joining = Joining {
+) -> WriterEnd {
+    let (outbox, _controls, mail) = outbox::channel(queue, QUEUE_BYTES, &SweepQueue::new());
+    let request = JoinRequest {
         name,
         room: room.to_owned(),
         session: Session::random().unwrap(),
         claim: None,
         resume: None,
     };
-    hub.handle(Event::Register(Newcomer { id, outbox, joining: joining.into() }), now());
+    hub.handle(Event::Register(Newcomer { id, outbox, request: request.into() }), now());
     mail
 }
 
 fn publish(hub: &mut Hub, id: ClientId, content: &str) {
-    hub.handle(Event::Publish { id, content: content.to_owned(), receipt: None }, now());
+    hub.handle(Event::Publish { id, content: content.to_owned(), reference: None }, now());
 }
 
 fn whisper(hub: &mut Hub, id: ClientId, to: &str, content: &str) {
     hub.handle(
-        Event::Whisper { id, to: to.to_owned(), content: content.to_owned(), receipt: None },
+        Event::Whisper { id, to: to.to_owned(), content: content.to_owned(), reference: None },
         now(),
     );
 }
 
 /// The messages in each queued entry, and whether more may come.
-fn entries(mail: &mut Mail) -> (Vec<Vec<Value>>, Status) {
+fn entries(mail: &mut WriterEnd) -> (Vec<Vec<Value>>, Status) {
     let (taken, status) = mail.take();
     let decode = |entry: &Frames| {
         let mut bytes = entry.to_vec();
@@ -75,7 +80,7 @@ fn entries(mail: &mut Mail) -> (Vec<Vec<Value>>, Status) {
 }
 
 /// Type and content (or user) of every message queued, in order.
-fn heard(mail: &mut Mail) -> Vec<String> {
+fn heard(mail: &mut WriterEnd) -> Vec<String> {
     let (entries, _) = entries(mail);
     let word = |message: &Value, key: &str| message[key].as_str().unwrap_or_default().to_owned();
     entries
@@ -196,7 +201,7 @@ fn a_member_whose_queue_is_full_goes_with_1013_and_sees_no_gap() {
 
 #[test]
 fn a_queue_has_room_for_so_many_bytes_or_any_one_entry() {
-    let (mut outbox, _controls, mut mail) = outbox::channel(16, 100, &Sweeps::new());
+    let (mut outbox, _controls, mut mail) = outbox::channel(16, 100, &SweepQueue::new());
     let entry = |bytes| Frames::from(vec![b'x'; bytes]);
     outbox.greet(entry(1000));
     assert_eq!(outbox.queue(entry(100)), Ok(()), "the greeting takes no room");
@@ -235,8 +240,9 @@ fn the_room_that_remembers_most_forgets_before_others() {
 fn many_full_queues_at_once_are_many_leaves_in_one_entry() {
     let mut hub = hub(&[]);
     let mut ann = register(&mut hub, 1, "Ann", "r");
-    // A greeting, the turn's join notices, one more entry, since there is no history yet, and then nothing fits.
-    let slow: Vec<Mail> = (2..50)
+    // A greeting, the turn's join notices, one more entry, since there is no history yet, and then
+    // nothing fits.
+    let slow: Vec<WriterEnd> = (2..50)
         .map(|id| register_with_queue(&mut hub, id, Nickname::Chosen(format!("s{id}")), "r", 1))
         .collect();
     hub.flush(now());
@@ -313,7 +319,7 @@ fn a_room_of_absent_members_alone_gives_way_before_a_newcomer_is_refused() {
 fn a_guest_whose_name_is_taken_gets_the_next() {
     let mut hub = hub(&[]);
     let mut names = Vec::new();
-    let mails: Vec<Mail> = [35, 35, 35, u32::MAX, u32::MAX]
+    let mails: Vec<WriterEnd> = [35, 35, 35, u32::MAX, u32::MAX]
         .into_iter()
         .enumerate()
         .map(|(i, start)| {
@@ -347,7 +353,7 @@ fn stopping_delivers_the_turn_then_closes_all_and_refuses_newcomers() {
 #[test]
 fn a_crowd_is_told_of_comings_and_goings_together_and_in_their_place() {
     let mut hub = hub(&[]);
-    let mut mails: Vec<Mail> = (1..=200)
+    let mut mails: Vec<WriterEnd> = (1..=200)
         .map(|id| {
             let mut mail =
                 register_with_queue(&mut hub, id, Nickname::Chosen(format!("m{id}")), "r", 256);
@@ -367,7 +373,8 @@ fn a_crowd_is_told_of_comings_and_goings_together_and_in_their_place() {
 
     mails.iter_mut().for_each(|mail| drop(heard(mail)));
 
-    // What is said takes the notices before it along; what is told to one member alone overtakes none.
+    // What is said takes the notices before it along; what is told to one member alone overtakes
+    // none.
     let mut late = register(&mut hub, 201, "late", "r");
     hub.flush(now());
     assert_eq!(heard(&mut late), ["welcome late", "join late"]);
@@ -381,7 +388,7 @@ fn a_crowd_is_told_of_comings_and_goings_together_and_in_their_place() {
     assert_eq!(heard(&mut mails[0]), ["leave late", "hello"]);
     assert_eq!(heard(&mut mails[2]), ["join late", "leave late", "hello"]);
     // Also where what waits is so much that the message begins an entry of its own.
-    let many: Vec<Mail> =
+    let many: Vec<WriterEnd> =
         (300..500).map(|id| register(&mut hub, id, &format!("m{id}"), "r")).collect();
     publish(&mut hub, 2, "at once");
     hub.flush(now());
@@ -424,7 +431,11 @@ fn what_waits_in_the_inbox_is_delivered_before_a_stop() {
     let (inbox, events) = bounded(1024);
     for number in 0..600 {
         inbox
-            .send(Posted::now(Event::Publish { id: 1, content: number.to_string(), receipt: None }))
+            .send(Timed::now(Event::Publish {
+                id: 1,
+                content: number.to_string(),
+                reference: None,
+            }))
             .unwrap();
     }
     let (stop, stopped) = bounded(1);
@@ -439,7 +450,7 @@ fn what_waits_in_the_inbox_is_delivered_before_a_stop() {
 fn every_message_has_the_time_and_each_life_of_a_room_its_epoch() {
     let mut epochs = Vec::new();
     for run_id in [1, 2] {
-        let mut hub = Hub::new(Arc::new(config(&[])), Sweeps::new(), run_id);
+        let mut hub = Hub::new(Arc::new(config(&[])), SweepQueue::new(), run_id);
         let mut ann = register(&mut hub, 1, "Ann", "r");
         let _bob = register(&mut hub, 2, "Bob", "r");
         whisper(&mut hub, 1, "Bob", "x");
@@ -524,10 +535,13 @@ fn no_message_is_longer_than_the_longest_a_client_may_send() {
     hub.flush(now());
     entries(&mut mail);
     // Six bytes each in JSON.
-    let (content, receipt) = ("\u{1}".repeat(CONTENT_BYTES_MAX), Some("\u{1}".repeat(64)));
-    hub.handle(Event::Publish { id: 1, content: content.clone(), receipt: receipt.clone() }, now());
+    let (content, reference) = ("\u{1}".repeat(CONTENT_BYTES_MAX), Some("\u{1}".repeat(64)));
+    hub.handle(
+        Event::Publish { id: 1, content: content.clone(), reference: reference.clone() },
+        now(),
+    );
     hub.flush(now());
-    hub.handle(Event::Whisper { id: 1, to: bob, content, receipt }, now());
+    hub.handle(Event::Whisper { id: 1, to: bob, content, reference }, now());
     hub.flush(now());
     let (taken, _) = mail.take();
     assert_eq!(taken.len(), 2);

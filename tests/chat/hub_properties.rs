@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parlour::chat::hub::{Event, Hub, Joining, Moment, Newcomer, Nickname};
-use parlour::chat::outbox::{self, Mail, Status, Sweeps};
-use parlour::chat::room::Resume;
-use parlour::protocol::message::{CloseReason, Complaint, ErrorCode};
+use parlour::chat::hub::{Hub, Now};
+use parlour::chat::inbox::{Event, JoinRequest, Newcomer, Nickname, Resume};
+use parlour::chat::outbox;
+use parlour::chat::write_half::{Status, SweepQueue, WriterEnd};
+use parlour::protocol::close::CloseReason;
+use parlour::protocol::message::{ErrorCode, ErrorReply};
 use parlour::protocol::session::Session;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
@@ -19,7 +21,8 @@ use crate::support::steps::{
 };
 use crate::support::{config, raw};
 
-/// Cases, unless `PROPTEST_CASES` says otherwise. They are the same each time unless `PROPTEST_RNG_SEED` does.
+/// Cases, unless `PROPTEST_CASES` says otherwise. They are the same each time unless
+/// `PROPTEST_RNG_SEED` does.
 const CASES_USUAL: u32 = 250;
 const STEPS_MAX: usize = 160;
 
@@ -71,13 +74,13 @@ struct Memory {
 struct Sent {
     to: Option<String>,
     content: String,
-    receipt: Option<String>,
+    reference: Option<String>,
 }
 
 /// A connection, and what has been read from it.
 struct Line {
     who: usize,
-    mail: Mail,
+    mail: WriterEnd,
     /// Its queue is larger than anything that could be said.
     roomy: bool,
     /// What is read from here on its person does not get.
@@ -117,7 +120,7 @@ impl Stage {
         let options: Vec<&str> =
             options.iter().flat_map(|(name, value)| [*name, &**value]).collect();
         Stage {
-            hub: Hub::new(Arc::new(config(&options)), Sweeps::new(), 7),
+            hub: Hub::new(Arc::new(config(&options)), SweepQueue::new(), 7),
             model: Model::new(history, grace, rooms),
             start: Instant::now(),
             people: vec![Memory::default(); PEOPLE],
@@ -133,8 +136,8 @@ impl Stage {
         self.hub.handle(event, self.moment());
     }
 
-    fn moment(&self) -> Moment {
-        Moment { ts: self.model.now, at: self.start + Duration::from_millis(self.model.now) }
+    fn moment(&self) -> Now {
+        Now { ts: self.model.now, at: self.start + Duration::from_millis(self.model.now) }
     }
 
     fn step(&mut self, step: &Step) {
@@ -152,15 +155,15 @@ impl Stage {
                 }
                 self.join(who, claim, seen, queue);
             }
-            &Step::Say { who, content, receipt } => {
-                let receipt = receipt.map(|number| number.to_string());
-                self.send(who, Sent { to: None, content: words(content), receipt });
+            &Step::Say { who, content, reference } => {
+                let reference = reference.map(|number| number.to_string());
+                self.send(who, Sent { to: None, content: words(content), reference });
             }
-            &Step::Whisper { who, to, content, receipt } => {
-                let receipt = receipt.map(|number| number.to_string());
+            &Step::Whisper { who, to, content, reference } => {
+                let reference = reference.map(|number| number.to_string());
                 self.send(
                     who,
-                    Sent { to: Some(NAMES[to].to_owned()), content: words(content), receipt },
+                    Sent { to: Some(NAMES[to].to_owned()), content: words(content), reference },
                 );
             }
             &Step::Again { who } => {
@@ -168,12 +171,12 @@ impl Stage {
                     self.send(who, sent);
                 }
             }
-            &Step::Complain { who, receipt } => {
+            &Step::Complain { who, reference } => {
                 let Some(id) = self.people[who].line else { return };
-                let receipt = receipt.map(|number| number.to_string());
-                self.model.complain(id, &receipt);
-                let complaint = Complaint { code: ErrorCode::BadJson, content: "".into(), receipt };
-                self.handle(Event::Complain { id: id as u64, complaint });
+                let reference = reference.map(|number| number.to_string());
+                self.model.complain(id, &reference);
+                let reply = ErrorReply { code: ErrorCode::BadJson, content: "".into(), reference };
+                self.handle(Event::Invalid { id: id as u64, reply });
             }
             &Step::End { who, how } => {
                 let Some(id) = self.people[who].line else { return };
@@ -209,15 +212,15 @@ impl Stage {
     fn send(&mut self, who: usize, sent: Sent) {
         let Some(id) = self.people[who].line else { return };
         self.people[who].sent = Some(sent.clone());
-        let Sent { to, content, receipt } = sent;
+        let Sent { to, content, reference } = sent;
         match to {
             None => {
-                self.model.say(id, &content, &receipt);
-                self.handle(Event::Publish { id: id as u64, content, receipt });
+                self.model.say(id, &content, &reference);
+                self.handle(Event::Publish { id: id as u64, content, reference });
             }
             Some(to) => {
-                self.model.whisper(id, &to, &content, &receipt);
-                self.handle(Event::Whisper { id: id as u64, to, content, receipt });
+                self.model.whisper(id, &to, &content, &reference);
+                self.handle(Event::Whisper { id: id as u64, to, content, reference });
             }
         }
     }
@@ -225,9 +228,10 @@ impl Stage {
     fn join(&mut self, who: usize, claim: &Claim, seen: &Seen, queue: usize) {
         let id = self.lines.len();
         let memory = self.people[who].clone();
-        // Two rooms that lose their last members in one turn do so in an order that only the hub knows.
+        // Two rooms that lose their last members in one turn do so in an order that only the hub
+        // knows.
         let queue = if memory.room == ROOMS[0] { queue } else { QUEUE_ENOUGH };
-        let (outbox, _controls, mail) = outbox::channel(queue, u64::MAX, &Sweeps::new());
+        let (outbox, _controls, mail) = outbox::channel(queue, u64::MAX, &SweepQueue::new());
         let claim = match claim {
             Claim::Own => memory.secret,
             Claim::Of(other) => self.people[*other].secret,
@@ -246,7 +250,7 @@ impl Stage {
         self.model.join(&asks);
         let session = |secret| Session::parse(&hex(secret)).unwrap();
         let epoch = |life| self.epochs.get(&life).cloned().unwrap_or_else(|| "another".to_owned());
-        let joining = Joining {
+        let request = JoinRequest {
             name: Nickname::Chosen(asks.name),
             room: asks.room,
             session: session(asks.fresh),
@@ -265,7 +269,7 @@ impl Stage {
             gone: Vec::new(),
         });
         self.people[who].line = Some(id);
-        self.handle(Event::Register(Newcomer { id: id as u64, outbox, joining: joining.into() }));
+        self.handle(Event::Register(Newcomer { id: id as u64, outbox, request: request.into() }));
     }
 
     /// Ends the turn. Whose queue was full the hub alone knows, so the model follows it.
@@ -412,8 +416,8 @@ impl Stage {
     }
 }
 
-/// Several members whose queues are full leave in any order, and with each what was not delivered to it comes back: brings
-/// forward what came, if it was due in this row.
+/// Several members whose queues are full leave in any order, and with each what was not delivered
+/// to it comes back: brings forward what came, if it was due in this row.
 fn settle_order(due: &mut [Value], came: &Value) {
     let is_parting = |message: &Value| {
         message["type"] == "leave" || message["code"] == ErrorCode::NoSuchUser.name()

@@ -1,4 +1,5 @@
-//! Lines that break, and lines that lose: the server and its clients each in a network of their own, and cables between.
+//! Lines that break, and lines that lose: the server and its clients each in a network of their
+//! own, and cables between.
 
 use std::ffi::CString;
 use std::io::{Read, Write};
@@ -26,7 +27,8 @@ const BAD_LINE_DELAY: Duration = Duration::from_millis(100);
 const BAD_LINE_LOSES_ONE_IN: usize = 5;
 /// What the kernel hands over at once before it cuts it into packets, with headers.
 const FRAME_BYTES_MAX: usize = 66 * 1024;
-/// Where the kernel's notes end that stand before each frame, and where the frame names its protocol.
+/// Where the kernel's notes end that stand before each frame, and where the frame names its
+/// protocol.
 const NOTES_BYTES: usize = 10;
 const PROTOCOL_AT: usize = NOTES_BYTES + 12;
 /// A segment that is lost several times in a row is sent again ever later.
@@ -149,7 +151,8 @@ fn a_cut_line_ends_its_client_alone_with_4408_and_its_name_comes_free() {
     in_own_network(
         "chat::network::a_cut_line_ends_its_client_alone_with_4408_and_its_name_comes_free",
         || {
-            // The rate paces the conversation, or it would fill the queue of the one who is cut off.
+            // The rate paces the conversation, or it would fill the queue of the one who is cut
+            // off.
             let program =
                 server(&[&IMPATIENT[..], &["--leave-grace=0", "--message-rate=50"]].concat());
             let (cut, whole) = (Cable::new(&program, 0), Cable::new(&program, 1));
@@ -261,8 +264,8 @@ fn a_line_that_is_mended_before_it_is_missed_loses_nothing() {
     );
 }
 
-/// A cable in two pieces, with this process between them, which delays every frame and loses some. `tc netem` would do it
-/// too, but many kernels are built without.
+/// A cable in two pieces, with this process between them, which delays every frame and loses some.
+/// `tc netem` would do it too, but many kernels are built without.
 struct BadLine {
     cable: Cable,
     /// Frames that did not arrive.
@@ -286,8 +289,8 @@ impl BadLine {
     }
 }
 
-/// A socket for whole frames of an interface, before each the kernel's notes of what it has left undone: veth leaves the
-/// checksum and the cutting to a device that is never met.
+/// A socket for whole frames of an interface, before each the kernel's notes of what it has left
+/// undone: veth leaves the checksum and the cutting to a device that is never met.
 fn tap(interface: &str) -> Socket {
     let all = (libc::ETH_P_ALL as u16).to_be();
     let socket =
@@ -323,7 +326,8 @@ fn tap(interface: &str) -> Socket {
     socket
 }
 
-/// Hands on what comes, late, and some of it never. Of the addresses of the line's ends nothing is lost.
+/// Hands on what comes, late, and some of it never. Of the addresses of the line's ends nothing is
+/// lost.
 fn hand_on(from: Arc<Socket>, to: Arc<Socket>, mut random: Random, lost: Arc<AtomicUsize>) {
     let (tell, late) = channel::<(Instant, Vec<u8>)>();
     thread::spawn(move || {

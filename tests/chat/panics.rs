@@ -107,10 +107,11 @@ fn a_writer_that_panics_ends_its_client_alone_and_its_name_comes_free() {
 
 #[test]
 fn what_a_helper_that_panics_has_not_written_is_written_without_it() {
-    // Who helps is chance, as the order of a room's members is; in three attempts of four the victim does not.
+    // Who helps is chance, as the order of a room's members is; in three attempts of four the
+    // victim does not.
     for _ in 0..60 {
-        // The first look comes when it has written to its own client, the second in the middle of helping. Nothing else is
-        // to be said then that would wake a writer.
+        // The first look comes when it has written to its own client, the second in the middle of
+        // helping. Nothing else is to be said then that would wake a writer.
         let fault = Fault::after(1, "writer 1", "--leave-grace=1h");
         let _victim = fault.join("name=victim");
         let mut others = ["a", "b", "c"].map(|name| fault.join(&format!("name={name}")));

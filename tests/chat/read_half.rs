@@ -1,6 +1,6 @@
 //! The counting of frames by their headers.
 
-use parlour::chat::frames::FrameCounter;
+use parlour::chat::read_half::FrameCounter;
 
 use crate::support::raw::{BINARY, FIN, PING, TEXT, masked};
 

@@ -1,13 +1,15 @@
-//! Coming back: what was missed, one's own place, and what was sent without a receipt. The hub alone, then real sockets.
+//! Coming back: what was missed, one's own place, and what was sent without a receipt. The hub
+//! alone, then real sockets.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parlour::chat::client::ClientId;
-use parlour::chat::hub::{Event, Hub, Joining, Moment, Newcomer, Nickname};
-use parlour::chat::outbox::{self, Mail, Sweeps};
-use parlour::chat::room::Resume;
-use parlour::protocol::message::CloseReason;
+use parlour::chat::connection::ClientId;
+use parlour::chat::hub::{Hub, Now};
+use parlour::chat::inbox::{Event, JoinRequest, Newcomer, Nickname, Resume};
+use parlour::chat::outbox;
+use parlour::chat::write_half::{SweepQueue, WriterEnd};
+use parlour::protocol::close::CloseReason;
 use parlour::protocol::session::Session;
 use serde_json::Value;
 
@@ -19,13 +21,13 @@ const GRACE: Duration = Duration::from_secs(5);
 /// A hub whose clock the test turns.
 struct Stage {
     hub: Hub,
-    now: Moment,
+    now: Now,
 }
 
 /// One connection, and all it has heard.
 struct Line {
     id: ClientId,
-    mail: Mail,
+    mail: WriterEnd,
     heard: Vec<Value>,
 }
 
@@ -33,8 +35,8 @@ impl Stage {
     fn new(options: &[&str]) -> Stage {
         let mut all = vec!["--leave-grace", "5s"];
         all.extend(options);
-        let hub = Hub::new(Arc::new(config(&all)), Sweeps::new(), 1);
-        Stage { hub, now: Moment { ts: 1_700_000_000_000, at: Instant::now() } }
+        let hub = Hub::new(Arc::new(config(&all)), SweepQueue::new(), 1);
+        Stage { hub, now: Now { ts: 1_700_000_000_000, at: Instant::now() } }
     }
 
     fn handle(&mut self, event: Event) {
@@ -67,26 +69,27 @@ impl Stage {
         claim: Option<&str>,
         resume: Option<(&str, u64)>,
     ) -> Line {
-        let (outbox, _controls, mail) = outbox::channel(64, u64::MAX, &Sweeps::new());
-        let joining = Joining {
+        let (outbox, _controls, mail) = outbox::channel(64, u64::MAX, &SweepQueue::new());
+        let request = JoinRequest {
             name: Nickname::Chosen(name.to_owned()),
             room: room.to_owned(),
             session: Session::random().unwrap(),
             claim: claim.map(|hex| Session::parse(hex).unwrap()),
             resume: resume.map(|(epoch, since)| Resume { epoch: epoch.to_owned(), since }),
         };
-        self.handle(Event::Register(Newcomer { id, outbox, joining: joining.into() }));
+        self.handle(Event::Register(Newcomer { id, outbox, request: request.into() }));
         Line { id, mail, heard: Vec::new() }
     }
 
-    fn say(&mut self, line: &Line, content: &str, receipt: Option<&str>) {
-        let receipt = receipt.map(str::to_owned);
-        self.handle(Event::Publish { id: line.id, content: content.to_owned(), receipt });
+    fn say(&mut self, line: &Line, content: &str, reference: Option<&str>) {
+        let reference = reference.map(str::to_owned);
+        self.handle(Event::Publish { id: line.id, content: content.to_owned(), reference });
     }
 
-    fn whisper(&mut self, line: &Line, to: &str, content: &str, receipt: &str) {
-        let (to, content, receipt) = (to.to_owned(), content.to_owned(), Some(receipt.to_owned()));
-        self.handle(Event::Whisper { id: line.id, to, content, receipt });
+    fn whisper(&mut self, line: &Line, to: &str, content: &str, reference: &str) {
+        let (to, content, reference) =
+            (to.to_owned(), content.to_owned(), Some(reference.to_owned()));
+        self.handle(Event::Whisper { id: line.id, to, content, reference });
     }
 
     fn cut(&mut self, line: &Line) {
@@ -299,7 +302,7 @@ fn who_closes_the_line_has_left() {
 #[test]
 fn without_a_grace_everybody_leaves_at_once() {
     let mut stage =
-        Stage { hub: Hub::new(Arc::new(config(&[])), Sweeps::new(), 1), ..Stage::new(&[]) };
+        Stage { hub: Hub::new(Arc::new(config(&[])), SweepQueue::new(), 1), ..Stage::new(&[]) };
     let (mut ann, bob) = ann_and_bob(&mut stage);
     stage.cut(&bob);
     stage.flush();
@@ -510,7 +513,8 @@ fn who_comes_back_is_welcomed_at_once_however_quiet_the_room() {
     let welcome = line.next_of("welcome");
     let word = |key: &str| welcome[key].as_str().unwrap().to_owned();
     let query = format!("name=Ann&session={}&epoch={}&since=0", word("session"), word("epoch"));
-    // The writer of a connection is asleep by the time that the hub gives it something, or it is not.
+    // The writer of a connection is asleep by the time that the hub gives it something, or it is
+    // not.
     for _ in 0..20 {
         drop(line);
         line = RawClient::connect(&server, &query);

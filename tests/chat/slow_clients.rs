@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use std::thread;
 use std::time::Duration;
 
-use parlour::chat::client::FRAGMENTS_PER_MESSAGE;
+use parlour::chat::read_half::FRAGMENTS_PER_MESSAGE;
 use serde_json::json;
 
 use crate::support::raw::{FIN, PING, RawClient, TEXT, masked};
@@ -157,7 +157,8 @@ fn a_client_that_sends_too_fast_is_read_more_slowly_and_loses_nothing() {
         assert_eq!(message["content"], number.to_string());
         stamps.push(message["ts"].as_u64().unwrap());
     }
-    // By the server's own clock: 29 messages and as many pings, 5 of them at once, the rest 20 ms apart.
+    // By the server's own clock: 29 messages and as many pings, 5 of them at once, the rest 20 ms
+    // apart.
     assert!(stamps[29] - stamps[0] >= 1000, "{stamps:?}");
 }
 
@@ -186,7 +187,8 @@ fn a_message_in_fragments_without_number_is_read_as_slowly_as_messages() {
     flooding.join().unwrap();
     assert_has(&after, json!({"user": "flood", "content": "2"}));
     let took = after["ts"].as_u64().unwrap() - before["ts"].as_u64().unwrap();
-    // By the server's own clock: 100 times 10 ms, but for what was read together with a message's end.
+    // By the server's own clock: 100 times 10 ms, but for what was read together with a message's
+    // end.
     assert!(took >= 950, "{took} ms");
 }
 
@@ -201,7 +203,8 @@ fn a_client_that_floods_with_empty_fragments_does_not_hold_a_stop() {
         stream.write_all(&masked(TEXT, b"{")).unwrap();
         let fragments = empty_fragments(100);
         let _ = stream.set_write_timeout(Some(Duration::from_millis(200)));
-        // Until no more is taken, since the server reads so slowly; then for as long as the connection lasts.
+        // Until no more is taken, since the server reads so slowly; then for as long as the
+        // connection lasts.
         while stream.write_all(&fragments).is_ok() {}
         full_in.send(()).unwrap();
         while !matches!(stream.write(&fragments), Err(error) if error.kind() != ErrorKind::WouldBlock)

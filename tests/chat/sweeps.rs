@@ -1,4 +1,5 @@
-//! Writers that help each other: nobody misses anything, whoever's socket is full and whoever leaves meanwhile.
+//! Writers that help each other: nobody misses anything, whoever's socket is full and whoever
+//! leaves meanwhile.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -7,7 +8,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use parlour::chat::outbox::{self, Sweeps};
+use parlour::chat::outbox;
+use parlour::chat::write_half::SweepQueue;
 use serde_json::{Value, json};
 
 use crate::support::raw::{FIN, RawClient, TEXT, masked};
@@ -17,8 +19,8 @@ fn public(content: &str) -> Vec<u8> {
     masked(FIN | TEXT, json!({"type": "public", "content": content}).to_string().as_bytes())
 }
 
-/// Reads until `last` has been said; fails on a gap in `seq` or a message that comes twice. Counts the public messages in
-/// `heard`, and returns the private ones.
+/// Reads until `last` has been said; fails on a gap in `seq` or a message that comes twice. Counts
+/// the public messages in `heard`, and returns the private ones.
 fn listen(client: &mut RawClient, last: &str, heard: &AtomicU64) -> Vec<Value> {
     let mut seq = None;
     let mut private = Vec::new();
@@ -165,7 +167,7 @@ impl Drop for SetOnDrop<'_> {
 
 #[test]
 fn a_sweep_that_nobody_takes_does_not_keep_another_room_waiting() {
-    let sweeps = Sweeps::new();
+    let sweeps = SweepQueue::new();
     // All writers of this room block on their own sockets.
     let stuck: Vec<_> = (0..2).map(|_| outbox::channel(1, u64::MAX, &sweeps)).collect();
     stuck.iter().for_each(|(_, _, mail)| mail.become_unavailable());
@@ -187,7 +189,7 @@ fn a_sweep_that_nobody_takes_does_not_keep_another_room_waiting() {
 
 #[test]
 fn a_writer_that_its_own_client_needs_does_not_help_for_ever() {
-    let sweeps = Sweeps::new();
+    let sweeps = SweepQueue::new();
     let (_outbox, _controls, writer) = outbox::channel(1, u64::MAX, &sweeps);
     // So many that sweeps are asked for faster than one writer alone can see to them.
     let crowd: Vec<_> = (0..10_000).map(|_| outbox::channel(1, u64::MAX, &sweeps)).collect();

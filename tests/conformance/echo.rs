@@ -1,13 +1,15 @@
-//! An echo on parlour's own pumps: it sends every message back, binary ones too. All of the WebSocket protocol that a
-//! client sees is parlour's; what is missing is the chat.
+//! An echo on parlour's own pumps: it sends every message back, binary ones too. All of the
+//! WebSocket protocol that a client sees is parlour's; what is missing is the chat.
 
 use std::io;
 use std::sync::Arc;
 
-use parlour::chat::client::{Connection, Upgrade, read_pump, with_writer};
-use parlour::chat::outbox::{Outbox, Sweeps};
+use parlour::chat::client::{Upgrade, read_pump, with_writer};
+use parlour::chat::connection::Connection;
+use parlour::chat::outbox::Outbox;
+use parlour::chat::write_half::SweepQueue;
 use parlour::config::Config;
-use parlour::protocol::message::CloseReason;
+use parlour::protocol::close::CloseReason;
 use tungstenite::Message;
 use tungstenite::protocol::frame::Frame;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
@@ -32,7 +34,7 @@ pub fn serve(
     connection: &Arc<Connection>,
     upgrade: Upgrade,
     config: &Arc<Config>,
-    sweeps: &Sweeps,
+    sweeps: &SweepQueue,
 ) -> io::Result<()> {
     let Upgrade { response, leftover, .. } = upgrade;
     with_writer(connection, response, config, sweeps, |mut outbox, controls| {

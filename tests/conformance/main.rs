@@ -1,7 +1,7 @@
 //! The Autobahn test suite's cases against parlour's pumps: `make conformance`.
 //!
-//! kosoku runs them, a WebSocket client that is installed from PyPI into `target/`. A case must end as it is told in
-//! `non-strict.txt` or else be OK; those that judge nothing (INFORMATIONAL) pass.
+//! kosoku runs them, a WebSocket client that is installed from PyPI into `target/`. A case must end
+//! as it is told in `non-strict.txt` or else be OK; those that judge nothing (INFORMATIONAL) pass.
 
 mod echo;
 
@@ -12,12 +12,9 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::{fs, io, thread};
 
-use parlour::chat::client::Connection;
-use parlour::chat::outbox::Sweeps;
-use parlour::http;
-use parlour::http::admission::Admission;
-use parlour::http::routes;
-use parlour::system::limits;
+use parlour::chat::connection::Connection;
+use parlour::chat::write_half::SweepQueue;
+use parlour::http::{request, upgrade};
 use serde_json::Value;
 
 const KOSOKU: &str = "kosoku==0.1.0";
@@ -65,18 +62,16 @@ fn run() -> Outcome<String> {
 
 /// Takes connections to the echo for as long as the process lives.
 fn listen(listener: &TcpListener) -> io::Result<()> {
-    let (config, sweeps) = (Arc::new(echo::config()), Sweeps::new());
-    let admission = Admission::new(limits::ceiling(None), 0);
+    let (config, sweeps) = (Arc::new(echo::config()), SweepQueue::new());
     for id in 1.. {
         let (stream, peer) = listener.accept()?;
         stream.set_nodelay(true)?;
-        let place = admission.enter(id, None).expect("a place");
-        let connection = Arc::new(Connection::new(id, peer, stream, place));
+        let connection = Arc::new(Connection::new(id, peer, stream));
         let (config, sweeps) = (config.clone(), sweeps.clone());
         thread::spawn(move || {
-            let head = http::read_head(&connection.stream, config.handshake_timeout);
+            let head = request::read_head(&connection.stream, config.handshake_timeout);
             let (request, leftover) = head.expect("a request head");
-            let upgrade = routes::upgrade(request, leftover).expect("an upgrade");
+            let upgrade = upgrade::upgrade(request, leftover).expect("an upgrade");
             echo::serve(&connection, upgrade, &config, &sweeps).expect("a thread for the writer");
         });
     }

@@ -1,4 +1,5 @@
-//! The service that `make deb` packs: what systemd makes of its unit, and that its files name each other.
+//! The service that `make deb` packs: what systemd makes of its unit, and that its files name each
+//! other.
 
 use std::fs;
 use std::process::{Command, Output};
@@ -9,7 +10,8 @@ const UNIT: &str = include_str!("../../src/debian/parlour.service");
 const MANIFEST: &str = include_str!("../../Cargo.toml");
 /// Set where a missing systemd-analyze is a failure and no reason to skip.
 const REQUIRED: &str = "PARLOUR_REQUIRE_SYSTEMD";
-/// Of 100, what `systemd-analyze security` may find exposed. What is left is the network, which a server needs.
+/// Of 100, what `systemd-analyze security` may find exposed. What is left is the network, which a
+/// server needs.
 const EXPOSURE_MAX: &str = "--threshold=12";
 
 /// The value of the unit's line for `key`.

@@ -1,8 +1,8 @@
-//! A library that, preloaded into parlour, lets one look at the clock fail. std holds that to be impossible and panics,
-//! so any thread can be made to panic, without a line for it in the program.
+//! A library that, preloaded into parlour, lets one look at the clock fail. std holds that to be
+//! impossible and panics, so any thread can be made to panic, without a line for it in the program.
 //!
-//! `FAULT_THREAD` is the name of the thread. It fails when the file `FAULT_FILE` is there, which it removes; if
-//! `FAULT_SPARES` names a number, so many looks after the file has come are spared.
+//! `FAULT_THREAD` is the name of the thread. It fails when the file `FAULT_FILE` is there, which it
+//! removes; if `FAULT_SPARES` names a number, so many looks after the file has come are spared.
 
 use std::ffi::{CStr, c_char, c_int};
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -30,8 +30,9 @@ pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::
 
 fn is_due() -> bool {
     let mut name = [0; THREAD_NAME_BYTES];
-    // SAFETY: the buffer has the length that is told; nobody changes the environment, which is read before any thread
-    // of this process writes to it; `access`, `unlink` and `atoi` take the text that `getenv` gave.
+    // SAFETY: the buffer has the length that is told; nobody changes the environment, which is read
+    // before any thread of this process writes to it; `access`, `unlink` and `atoi` take the text
+    // that `getenv` gave.
     unsafe {
         let thread = libc::getenv(c"FAULT_THREAD".as_ptr());
         let file = libc::getenv(c"FAULT_FILE".as_ptr());

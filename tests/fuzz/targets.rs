@@ -1,5 +1,5 @@
-//! What is fuzzed, and what must hold whatever comes. `make fuzz` lets libFuzzer choose the input; `make test` takes the
-//! files in `corpus`.
+//! What is fuzzed, and what must hold whatever comes. `make fuzz` lets libFuzzer choose the input;
+//! `make test` takes the files in `corpus`.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -8,18 +8,16 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use parlour::chat::client::{Connection, Upgrade};
-use parlour::chat::hub::Nickname;
-use parlour::chat::outbox::Sweeps;
+use parlour::chat::client::Upgrade;
+use parlour::chat::connection::Connection;
+use parlour::chat::inbox::Nickname;
+use parlour::chat::write_half::SweepQueue;
 use parlour::config::Config;
-use parlour::http::admission::Admission;
-use parlour::http::routes::{joining, upgrade};
-use parlour::http::{HEAD_BYTES_MAX, HEADERS_MAX, HeadError, parse_head};
-use parlour::protocol::message::{
-    CloseReason, NAME_CHARS_MAX, REF_BYTES_MAX, ROOM_BYTES_MAX, Rejection, Request, parse_name,
-    parse_room,
-};
-use parlour::system::limits;
+use parlour::http::request::{HEAD_BYTES_MAX, HEADERS_MAX, HeadError, parse_head};
+use parlour::http::upgrade::{join_request, upgrade};
+use parlour::protocol::close::CloseReason;
+use parlour::protocol::message::{BadMessage, REFERENCE_BYTES_MAX, Request};
+use parlour::protocol::name::{NAME_CHARS_MAX, ROOM_BYTES_MAX, parse_name, parse_room};
 
 use crate::echo;
 
@@ -41,11 +39,11 @@ pub fn head(data: &[u8]) {
 /// The query of an upgrade.
 pub fn query(data: &[u8]) {
     let query = String::from_utf8_lossy(data);
-    match joining(&query) {
-        Ok(joining) => {
-            assert!((1..=ROOM_BYTES_MAX).contains(&joining.room.len()));
-            assert_eq!(parse_room(&joining.room), Ok(joining.room));
-            if let Nickname::Chosen(name) = joining.name {
+    match join_request(&query) {
+        Ok(request) => {
+            assert!((1..=ROOM_BYTES_MAX).contains(&request.room.len()));
+            assert_eq!(parse_room(&request.room), Ok(request.room));
+            if let Nickname::Chosen(name) = request.name {
                 assert!((1..=NAME_CHARS_MAX).contains(&name.chars().count()));
                 assert_eq!(parse_name(&name), Ok(name));
             }
@@ -63,31 +61,34 @@ pub fn json(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let parsed = Request::parse(&text, CONTENT_BYTES_MAX);
     let value = serde_json::from_str::<serde_json::Value>(&text);
-    let (kind, to, content, receipt) = match parsed {
-        Ok(Request::Public { content, receipt }) => ("public", None, content, receipt),
-        Ok(Request::Private { to, content, receipt }) => ("private", Some(to), content, receipt),
-        Err(Rejection::TooBig) => return,
-        Err(Rejection::Error(complaint)) => {
-            assert!(!complaint.content.is_empty());
-            assert!(complaint.receipt.is_none_or(|receipt| receipt.len() <= REF_BYTES_MAX));
+    let (kind, to, content, reference) = match parsed {
+        Ok(Request::Public { content, reference }) => ("public", None, content, reference),
+        Ok(Request::Private { to, content, reference }) => {
+            ("private", Some(to), content, reference)
+        }
+        Err(BadMessage::TooBig) => return,
+        Err(BadMessage::Error(reply)) => {
+            assert!(!reply.content.is_empty());
+            assert!(reply.reference.is_none_or(|reference| reference.len() <= REFERENCE_BYTES_MAX));
             return;
         }
     };
     assert!(!content.trim().is_empty() && content.len() <= CONTENT_BYTES_MAX);
-    // Another parser understands the same, where it does not give up at numbers and depths that ours ignores.
+    // Another parser understands the same, where it does not give up at numbers and depths that
+    // ours ignores.
     if let Ok(value) = value {
         assert_eq!(value["type"], kind);
         assert_eq!(value["content"], content);
-        assert_eq!(value["ref"].as_str(), receipt.as_deref());
+        assert_eq!(value["ref"].as_str(), reference.as_deref());
         assert!(to.is_none_or(|to| value["to"] == to));
     }
 }
 
-/// What a client sends after its upgrade, through both pumps, with an echo behind them. Its first byte says how much of it
-/// came with the head.
+/// What a client sends after its upgrade, through both pumps, with an echo behind them. Its first
+/// byte says how much of it came with the head.
 pub fn frames(data: &[u8]) {
-    static OPTIONS: LazyLock<(Arc<Config>, Sweeps)> =
-        LazyLock::new(|| (Arc::new(echo::config()), Sweeps::new()));
+    static OPTIONS: LazyLock<(Arc<Config>, SweepQueue)> =
+        LazyLock::new(|| (Arc::new(echo::config()), SweepQueue::new()));
     /// The socket takes as many at once, and what comes back is no longer.
     const INPUT_BYTES_MAX: usize = 32 * 1024;
     let Some((&first, data)) = data.split_first() else { return };
@@ -98,13 +99,11 @@ pub fn frames(data: &[u8]) {
     let (mut client, server) = UnixStream::pair().expect("a pair of sockets");
     let stream = TcpStream::from(OwnedFd::from(server));
     let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-    let place =
-        Admission::new(limits::ceiling(None), 0).enter(1, None).expect("all places are free");
-    let connection = Arc::new(Connection::new(1, peer, stream, place));
+    let connection = Arc::new(Connection::new(1, peer, stream));
     let upgrade = Upgrade {
         response: Vec::new(),
         leftover: with_head.to_vec(),
-        joining: Err(CloseReason::InternalError),
+        join: Err(CloseReason::InternalError),
     };
     client.write_all(later).expect("room for it");
     client.shutdown(Shutdown::Write).expect("an open socket");

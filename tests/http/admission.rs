@@ -1,11 +1,12 @@
-//! Who is let in: per address, behind proxies, from other pages, and while others connect and say nothing.
+//! Who is let in: per address, behind proxies, from other pages, and while others connect and say
+//! nothing.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Instant;
 
 use parlour::http::origin;
-use parlour::http::proxy::{Client as Behind, client_behind};
+use parlour::http::proxy::{Caller, caller_behind};
 use serde_json::json;
 use socket2::{Domain, Socket, Type};
 use tungstenite::http::HeaderMap;
@@ -16,7 +17,8 @@ use crate::support::program::{Program, assert_told_seldom, command};
 use crate::support::raw::{exchange, upgrade};
 use crate::support::{Client, DEADLINE, TestServer, assert_has, config, eventually};
 
-/// An upgrade with more header lines, each with its CRLF: the status, and the connection, which stays open.
+/// An upgrade with more header lines, each with its CRLF: the status, and the connection, which
+/// stays open.
 fn ask(stream: TcpStream, lines: &str) -> (u16, TcpStream) {
     let mut stream = stream;
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -124,8 +126,8 @@ fn who_is_behind_a_proxy_is_the_last_that_no_trusted_one_named() {
         for line in lines {
             headers.append("x-forwarded-for", line.as_bytes().try_into().unwrap());
         }
-        let expected = Behind { address: address(client), counted };
-        assert_eq!(client_behind(address("127.0.0.1"), &headers, &trusted), expected, "{lines:?}");
+        let expected = Caller { address: address(client), counted };
+        assert_eq!(caller_behind(address("127.0.0.1"), &headers, &trusted), expected, "{lines:?}");
     }
 }
 
@@ -145,12 +147,13 @@ fn without_a_limit_nobody_is_counted() {
     assert!(open.iter().all(|(status, _)| *status == 101));
 }
 
-/// Runs `test`, which is called `name`, in a process whose network has nothing but itself: the addresses given, on its
-/// loopback interface.
+/// Runs `test`, which is called `name`, in a process whose network has nothing but itself: the
+/// addresses given, on its loopback interface.
 fn with_addresses(name: &str, addresses: &[&str], test: impl FnOnce()) {
     in_own_network(&format!("http::admission::{name}"), || {
         for address in addresses {
-            // An IPv6 address is not used before the network has been asked whether it is taken, unless told otherwise.
+            // An IPv6 address is not used before the network has been asked whether it is taken,
+            // unless told otherwise.
             let nodad = if address.contains(':') { " nodad" } else { "" };
             ip(&format!("address add {address} dev lo{nodad}"));
         }
@@ -409,7 +412,7 @@ fn an_attack_makes_a_line_a_second_and_not_one_a_connection() {
     drop(silent);
     program.signal("TERM");
     eventually("the end", || program.logged().contains("stopped").then_some(()));
-    assert_told_seldom(&program, "cutting the oldest, that from 127.0.0.1:", start);
+    assert_told_seldom(&program, "cutting the oldest, among them that from 127.0.0.1:", start);
     assert!(!program.logged().contains(" cut\n"));
 }
 

@@ -33,7 +33,8 @@ struct Nginx {
 }
 
 impl Nginx {
-    /// Starts nginx in front of `upstream`, with `timeout` in place of [`READ_TIMEOUT`], or says loudly that there is none.
+    /// Starts nginx in front of `upstream`, with `timeout` in place of [`READ_TIMEOUT`], or says
+    /// loudly that there is none.
     fn launch(upstream: SocketAddr, timeout: &str) -> Option<Nginx> {
         let runs = |name: &str| {
             Command::new(name).arg("-v").stderr(Stdio::null()).status().is_ok_and(|s| s.success())
@@ -51,7 +52,8 @@ impl Nginx {
             std::env::temp_dir().join(format!("parlour-nginx-{}-{number}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder");
         certify(&folder);
-        // The socket is bound here and handed on, as nginx does when it replaces itself: so the port is free for certain.
+        // The socket is bound here and handed on, as nginx does when it replaces itself: so the
+        // port is free for certain.
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
@@ -73,7 +75,8 @@ impl Nginx {
         Some(Nginx { process, folder, address })
     }
 
-    /// A way into nginx: what connects to this address, once, talks TLS through openssl, and comes from `source`.
+    /// A way into nginx: what connects to this address, once, talks TLS through openssl, and comes
+    /// from `source`.
     fn tunnel(&self, source: &str) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().unwrap();
@@ -223,7 +226,8 @@ fn people_talk_through_nginx_and_tls() {
     assert_eq!(bob.next_of("public")["content"], "hello");
     say(&mut bob, json!({"type": "private", "to": "Ann", "content": "psst"}));
     assert_eq!(ann.next_of("private")["content"], "psst");
-    // A session that comes back, to a server that runs and to one that has gone, is in no log of nginx.
+    // A session that comes back, to a server that runs and to one that has gone, is in no log of
+    // nginx.
     let query = format!("name=Ann&session={session}");
     let mut again = nginx.connect(&query);
     assert_eq!(ann.closed(), (4410, "replaced".into()));

@@ -1,13 +1,15 @@
-//! Messages that are no messages, whatever is wrong with them: an error for their sender, and nothing else.
+//! Messages that are no messages, whatever is wrong with them: an error for their sender, and
+//! nothing else.
 
 use std::thread;
 
-use parlour::protocol::message::{Rejection, Request};
+use parlour::protocol::message::{BadMessage, Request};
 use serde_json::json;
 
 use crate::support::{Client, TestServer, assert_has};
 
-/// The largest value of `--max-message-bytes`, and about what a message may then have around its content.
+/// The largest value of `--max-message-bytes`, and about what a message may then have around its
+/// content.
 const MESSAGE_BYTES_MAX: &str = "1048576";
 const TEXT_BYTES_MAX: usize = 6 << 20;
 /// Less stack than a reader has for all it does.
@@ -38,7 +40,7 @@ fn parsing_takes_no_more_stack_the_deeper_the_json() {
     let parsing = thread::Builder::new().stack_size(STACK_BYTES).spawn(|| {
         for open in ["[", r#"{"a":"#] {
             let text = format!(r#"{{"content":{}"#, open.repeat(TEXT_BYTES_MAX / open.len()));
-            assert!(matches!(Request::parse(&text, 1), Err(Rejection::Error(_))));
+            assert!(matches!(Request::parse(&text, 1), Err(BadMessage::Error(_))));
         }
     });
     parsing.expect("a thread").join().expect("no overflow, which would have ended the process");

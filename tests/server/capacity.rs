@@ -1,5 +1,5 @@
-//! More clients than fit, and a system that runs short: nobody who is in is dropped, the others are told, and places come
-//! free again.
+//! More clients than fit, and a system that runs short: nobody who is in is dropped, the others are
+//! told, and places come free again.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -119,7 +119,7 @@ fn few_descriptors_are_a_low_ceiling_and_no_trouble() {
     });
     program.signal("TERM");
     let (status, log) = program.ended();
-    let told = "room for 35 clients and 36 requests at a time, by RLIMIT_NOFILE";
+    let told = "at most 35 clients and 36 requests at a time, limited by RLIMIT_NOFILE";
     assert!(status.success() && log.contains(told), "{log}");
 }
 
@@ -174,7 +174,8 @@ fn without_threads_newcomers_are_told_503_and_nobody_else_is_troubled() {
     if !is_root("a limit on threads of another user") {
         return;
     }
-    // The limit doesn't bind root, counts all of a user's threads, and so takes a user who has no others.
+    // The limit doesn't bind root, counts all of a user's threads, and so takes a user who has no
+    // others.
     let user = 100_000 + std::process::id();
     let copy = std::env::temp_dir().join(format!("parlour-{user}"));
     fs::copy(env!("CARGO_BIN_EXE_parlour"), &copy).unwrap();

@@ -1,4 +1,5 @@
-//! Memory is bounded: after any amount of coming and going, talk, attacks and refusals it is what it was before.
+//! Memory is bounded: after any amount of coming and going, talk, attacks and refusals it is what
+//! it was before.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -11,7 +12,8 @@ use crate::support::eventually;
 use crate::support::program::{Program, command};
 use crate::support::raw::{CLOSE, FIN, PING, RawClient, TEXT, exchange, header, masked, upgrade};
 
-/// Rounds until the allocator has found its size, rounds in which it must keep it, and the last of them, which are compared.
+/// Rounds until the allocator has found its size, rounds in which it must keep it, and the last of
+/// them, which are compared.
 const ROUNDS_BEFORE: usize = 6;
 const ROUNDS: usize = 8;
 const ROUNDS_COMPARED: usize = 3;
@@ -20,7 +22,8 @@ const CROWD: usize = 20;
 const CROWDS: usize = 8;
 /// Clients that there is room for.
 const PLACES: usize = 40;
-/// What an allocator's size goes up and down by: half a kilobyte for each client of the rounds between.
+/// What an allocator's size goes up and down by: half a kilobyte for each client of the rounds
+/// between.
 const NOISE_KIB: u64 = 512;
 
 /// What the process occupies.
@@ -85,7 +88,8 @@ fn evict(program: &Program) {
     }
 }
 
-/// Whatever is refused: requests, names, clients beyond the last place, and those that never say what they want.
+/// Whatever is refused: requests, names, clients beyond the last place, and those that never say
+/// what they want.
 fn refuse(program: &Program) {
     let ask = |request: &str| exchange(program.address, format!("{request}\r\n\r\n").as_bytes());
     assert!(ask("GET /nowhere HTTP/1.1\r\nHost: x").starts_with("HTTP/1.1 404 "));
@@ -106,7 +110,8 @@ fn refuse(program: &Program) {
         client.read_exact(&mut start).expect("an answer");
         (&start == b"HTTP/1.1 101").then_some(client)
     };
-    // Those that have just been refused give their places back a moment later: then all fit, and not one more.
+    // Those that have just been refused give their places back a moment later: then all fit, and
+    // not one more.
     eventually("every place taken", || {
         members.extend(knock());
         (members.len() == PLACES).then_some(())
@@ -119,7 +124,8 @@ fn refuse(program: &Program) {
         let _ = stream.write_all(b"GET /ws?na");
         let _ = stream.shutdown(Shutdown::Write);
     }
-    // Asked last, so that all before have been accepted, and none is cut to make room for somebody of the next round.
+    // Asked last, so that all before have been accepted, and none is cut to make room for somebody
+    // of the next round.
     assert!(ask("GET /healthz HTTP/1.1\r\nHost: x").ends_with("ok\n"));
 }
 
@@ -137,8 +143,9 @@ fn a_long_run_of_everything_ends_with_the_memory_threads_and_files_it_began_with
     let options =
         ["--queue=64", "--history=20", "--max-rooms=8", "--leave-grace=20ms", "--message-rate=0"];
     let mut command = command(&[&["--listen=127.0.0.1:0", &places], &options[..]].concat());
-    // With an arena for each thread of many processors, some would be met for the first time in the last round. And what a
-    // slow client's queue held is given back to the system when it is freed, wherever in an arena it would have lain.
+    // With an arena for each thread of many processors, some would be met for the first time in the
+    // last round. And what a slow client's queue held is given back to the system when it is freed,
+    // wherever in an arena it would have lain.
     let program =
         Program::start(command.env("MALLOC_ARENA_MAX", "2").env("MALLOC_MMAP_THRESHOLD_", "4096"));
     // The start itself, and what is made when first needed, is no part of it.

@@ -1,4 +1,5 @@
-//! The end of the server: everybody is told, what was said is delivered, and every thread is joined.
+//! The end of the server: everybody is told, what was said is delivered, and every thread is
+//! joined.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -28,7 +28,8 @@ use tungstenite::{Error, Message, WebSocket};
 /// What is not there after this long will not come.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Options as the command line takes them; on a free port and without a limit on messages, unless they say otherwise.
+/// Options as the command line takes them; on a free port and without a limit on messages, unless
+/// they say otherwise.
 pub fn config(options: &[&str]) -> Config {
     let mut line = vec!["parlour"];
     for (option, value) in
@@ -190,7 +191,8 @@ pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Whether this is root, which `what` needs. Says so where it is not, and fails where nothing may be left out.
+/// Whether this is root, which `what` needs. Says so where it is not, and fails where nothing may
+/// be left out.
 pub fn is_root(what: &str) -> bool {
     let root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
     assert!(root || std::env::var_os("PARLOUR_REQUIRE_ROOT").is_none(), "{what} needs root");

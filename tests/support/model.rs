@@ -1,13 +1,16 @@
-//! The chat as the protocol tells it, without turns, queues or threads: each event adds to what each connection must hear.
+//! The chat as the protocol tells it, without turns, queues or threads: each event adds to what
+//! each connection must hear.
 
 use std::collections::{BTreeMap, HashMap};
 
-use parlour::protocol::message::{CloseReason, fold_case};
+use parlour::protocol::close::CloseReason;
+use parlour::protocol::name::fold_case;
 use serde_json::{Value, json};
 
 /// Private messages that wait for an absent member.
 const KEPT_MAX: usize = 32;
-/// And their bytes; the model does not count them to the last, and its messages are short, or a good part of this.
+/// And their bytes; the model does not count them to the last, and its messages are short, or a
+/// good part of this.
 const KEPT_BYTES_MAX: usize = 16 * 1024;
 
 /// A connection's number.
@@ -59,7 +62,7 @@ struct Kept {
 struct Sender {
     key: String,
     secret: Secret,
-    receipt: Option<String>,
+    reference: Option<String>,
     /// Number of the message, if it has a `ref`.
     number: u64,
 }
@@ -114,8 +117,8 @@ impl Room {
     }
 
     /// What `receipt` stands for, if that is recent enough.
-    fn known(&self, secret: Secret, receipt: &Option<String>, history: usize) -> Option<&Known> {
-        let known = self.known.get(&(secret, receipt.clone()?))?;
+    fn known(&self, secret: Secret, reference: &Option<String>, history: usize) -> Option<&Known> {
+        let known = self.known.get(&(secret, reference.clone()?))?;
         let newest = if known.to.is_some() { self.whispered.len() as u64 } else { self.seq() };
         (known.number + history as u64 > newest).then_some(known)
     }
@@ -243,13 +246,13 @@ impl Model {
         true
     }
 
-    pub fn say(&mut self, id: Id, content: &str, receipt: &Option<String>) {
+    pub fn say(&mut self, id: Id, content: &str, reference: &Option<String>) {
         let Some(name) = self.ears[id].room.clone() else { return };
         let key = self.ears[id].key.clone();
         let room = self.rooms.get_mut(&name).unwrap();
         let member = &room.members[&key];
         let secret = member.secret;
-        if let Some(known) = room.known(secret, receipt, self.history)
+        if let Some(known) = room.known(secret, reference, self.history)
             && known.to.is_none()
             && known.content == content
         {
@@ -260,16 +263,16 @@ impl Model {
         let mut message = json!({
             "type": "public", "user": member.name, "content": content, "room": name, "seq": number, "ts": self.now,
         });
-        note(&mut message, receipt);
-        if let Some(receipt) = receipt {
+        note(&mut message, reference);
+        if let Some(reference) = reference {
             let known = Known { to: None, content: content.to_owned(), number };
-            room.known.insert((secret, receipt.clone()), known);
+            room.known.insert((secret, reference.clone()), known);
         }
         room.said.push((message.clone(), key, secret));
         self.tell_all(&name, &message);
     }
 
-    pub fn whisper(&mut self, id: Id, to: &str, content: &str, receipt: &Option<String>) {
+    pub fn whisper(&mut self, id: Id, to: &str, content: &str, reference: &Option<String>) {
         let Some(name) = self.ears[id].room.clone() else { return };
         let key = self.ears[id].key.clone();
         let room = self.rooms.get_mut(&name).unwrap();
@@ -277,10 +280,10 @@ impl Model {
         let target = fold_case(to);
         let known = Known { to: Some(target.clone()), content: content.to_owned(), number: 0 };
         let arrived = room
-            .known(secret, receipt, self.history)
+            .known(secret, reference, self.history)
             .is_some_and(|it| Known { number: 0, ..it.clone() } == known);
         let mut error = json!({"type": "error", "code": "no_such_user", "ts": self.now});
-        note(&mut error, receipt);
+        note(&mut error, reference);
         let member = room.members.get_mut(&target);
         let Some(shown) =
             member.as_ref().map(|member| member.name.clone()).or(arrived.then(|| to.to_owned()))
@@ -290,7 +293,7 @@ impl Model {
         let mut message = json!({
             "type": "private", "user": sender, "to": shown, "content": content, "room": name, "ts": self.now,
         });
-        note(&mut message, receipt);
+        note(&mut message, reference);
         let (seq, after) = (room.whispered.len() as u64 + 1, room.said.len() as u64);
         match member.map(|member| &mut member.place) {
             _ if arrived => return self.ears[id].due.push(message),
@@ -298,7 +301,7 @@ impl Model {
                 let sender = Some(Sender {
                     key: key.clone(),
                     secret,
-                    receipt: receipt.clone(),
+                    reference: reference.clone(),
                     number: seq,
                 });
                 if !keep(kept, Kept { message: message.clone(), after, sender }) {
@@ -309,16 +312,16 @@ impl Model {
             _ => {}
         }
         self.ears[id].due.push(message);
-        if let Some(receipt) = receipt {
+        if let Some(reference) = reference {
             room.whispered.push((key, secret));
-            room.known.insert((secret, receipt.clone()), Known { number: seq, ..known });
+            room.known.insert((secret, reference.clone()), Known { number: seq, ..known });
         }
     }
 
-    pub fn complain(&mut self, id: Id, receipt: &Option<String>) {
+    pub fn complain(&mut self, id: Id, reference: &Option<String>) {
         if self.ears[id].room.is_some() {
             let mut error = json!({"type": "error", "code": "bad_json", "ts": self.now});
-            note(&mut error, receipt);
+            note(&mut error, reference);
             self.ears[id].due.push(error);
         }
     }
@@ -342,8 +345,8 @@ impl Model {
         }
     }
 
-    /// The queues of these were full at the end of a turn. Who of them goes first is open, and so is whether one that is told
-    /// at once hears of another before it goes itself.
+    /// The queues of these were full at the end of a turn. Who of them goes first is open, and so
+    /// is whether one that is told at once hears of another before it goes itself.
     pub fn evict(&mut self, ids: &[Id]) {
         let gone: Vec<_> = ids
             .iter()
@@ -430,10 +433,14 @@ impl Model {
         overdue.min()
     }
 
-    fn not_delivered(&mut self, name: &str, Sender { key: by, secret, receipt, number }: &Sender) {
+    fn not_delivered(
+        &mut self,
+        name: &str,
+        Sender { key: by, secret, reference, number }: &Sender,
+    ) {
         let room = self.rooms.get_mut(name).unwrap();
-        if let Some(receipt) = receipt {
-            let known = (*secret, receipt.clone());
+        if let Some(reference) = reference {
+            let known = (*secret, reference.clone());
             // By now its `ref` may stand for another message.
             if room
                 .known
@@ -444,7 +451,7 @@ impl Model {
             }
         }
         let mut message = json!({"type": "error", "code": "no_such_user", "ts": self.now});
-        note(&mut message, receipt);
+        note(&mut message, reference);
         let after = room.seq();
         match room
             .members
@@ -502,8 +509,8 @@ pub fn hex(secret: Secret) -> String {
     format!("{secret:032x}")
 }
 
-fn note(message: &mut Value, receipt: &Option<String>) {
-    if let Some(receipt) = receipt {
-        message["ref"] = json!(receipt);
+fn note(message: &mut Value, reference: &Option<String>) {
+    if let Some(reference) = reference {
+        message["ref"] = json!(reference);
     }
 }

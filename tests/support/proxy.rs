@@ -20,8 +20,8 @@ pub enum Fault {
     Cut,
     /// Both sides see a reset, which also takes what they have not read yet.
     Reset,
-    /// Nothing arrives any more in this direction, and nobody is told. The other direction works, until the one who waits
-    /// hangs up; the other side does not hear of that either.
+    /// Nothing arrives any more in this direction, and nobody is told. The other direction works,
+    /// until the one who waits hangs up; the other side does not hear of that either.
     Stall,
     /// What follows comes later.
     Delay(Duration),
@@ -48,7 +48,8 @@ impl Plan {
     }
 }
 
-/// A proxy. Its connections follow the plans it has been given, one each; without a plan nothing befalls them.
+/// A proxy. Its connections follow the plans it has been given, one each; without a plan nothing
+/// befalls them.
 pub struct Proxy {
     pub address: SocketAddr,
     shared: Arc<State>,
@@ -82,7 +83,8 @@ impl Link {
         }
         for stream in [&self.client, &self.server] {
             let _ = match fault {
-                // Tells the other side nothing, but ends the other direction's read. The last one to drop the link resets it.
+                // Tells the other side nothing, but ends the other direction's read. The last one
+                // to drop the link resets it.
                 Fault::Reset => SockRef::from(stream)
                     .set_linger(Some(Duration::ZERO))
                     .and_then(|()| stream.shutdown(Shutdown::Read)),

@@ -1,4 +1,5 @@
-//! A client that is nobody's library: requests and frames by hand, byte by byte where a test wants it.
+//! A client that is nobody's library: requests and frames by hand, byte by byte where a test wants
+//! it.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -177,7 +178,8 @@ impl RawClient {
         }
     }
 
-    /// Reads on until the server's close frame and the clean end behind it: the code and the reason.
+    /// Reads on until the server's close frame and the clean end behind it: the code and the
+    /// reason.
     pub fn closed(&mut self) -> (u16, String) {
         let payload = loop {
             let (first, payload) = self.control();

@@ -1,5 +1,6 @@
-//! A client that does what the protocol asks of one whose line may break: it comes back with its session, asks for what
-//! it has missed, and sends again what it has no receipt for. It checks everything it is told.
+//! A client that does what the protocol asks of one whose line may break: it comes back with its
+//! session, asks for what it has missed, and sends again what it has no receipt for. It checks
+//! everything it is told.
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -75,8 +76,8 @@ impl Resumer {
         }
     }
 
-    /// On a line that does not break: it never hangs up because nothing comes, whereby it might lose a private message that
-    /// was on its way.
+    /// On a line that does not break: it never hangs up because nothing comes, whereby it might
+    /// lose a private message that was on its way.
     pub fn on_a_good_line(mut self) -> Resumer {
         (self.patience, self.patience_first) = (DEADLINE, DEADLINE);
         self
@@ -98,8 +99,8 @@ impl Resumer {
         self.to_send.push_back(message);
     }
 
-    /// Connects, as often as it takes, until it has as many messages, public ones and private ones to it, and a receipt for
-    /// each of its own.
+    /// Connects, as often as it takes, until it has as many messages, public ones and private ones
+    /// to it, and a receipt for each of its own.
     pub fn run_until(&mut self, public: usize, private: usize) {
         let deadline = Instant::now() + DEADLINE;
         while let End::Broken(why) = self.converse(public, private) {
@@ -228,7 +229,8 @@ impl Resumer {
         }
     }
 
-    /// A public message that was missed may be the receipt of a later message than a private one, which was not.
+    /// A public message that was missed may be the receipt of a later message than a private one,
+    /// which was not.
     fn confirm(&mut self, message: &Value) {
         if message["user"] == *self.name
             && let Some(at) = self.unconfirmed.iter().position(|sent| sent["ref"] == message["ref"])

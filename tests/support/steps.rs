@@ -1,6 +1,7 @@
-//! Anything that can happen to a hub, at random: persons who come, talk, read, fall silent, break off and come back.
+//! Anything that can happen to a hub, at random: persons who come, talk, read, fall silent, break
+//! off and come back.
 
-use parlour::protocol::message::CloseReason;
+use parlour::protocol::close::CloseReason;
 use proptest::prelude::*;
 
 /// Who talks in a case.
@@ -65,17 +66,17 @@ pub enum Step {
     Say {
         who: usize,
         content: usize,
-        receipt: Option<usize>,
+        reference: Option<usize>,
     },
     Whisper {
         who: usize,
         to: usize,
         content: usize,
-        receipt: Option<usize>,
+        reference: Option<usize>,
     },
     Complain {
         who: usize,
-        receipt: Option<usize>,
+        reference: Option<usize>,
     },
     End {
         who: usize,
@@ -85,7 +86,8 @@ pub enum Step {
     Read {
         who: usize,
     },
-    /// What comes on this connection from here on does not arrive, though the hub does not know yet.
+    /// What comes on this connection from here on does not arrive, though the hub does not know
+    /// yet.
     Silence {
         who: usize,
     },
@@ -109,7 +111,7 @@ pub fn rules() -> impl Strategy<Value = Rules> {
 /// Any step.
 pub fn step() -> impl Strategy<Value = Step> {
     let who = 0..PEOPLE;
-    let receipt = || prop_oneof![1 => Just(None), 2 => (0..3usize).prop_map(Some)];
+    let reference = || prop_oneof![1 => Just(None), 2 => (0..3usize).prop_map(Some)];
     let claim = prop_oneof![6 => Just(Claim::Own), 1 => who.clone().prop_map(Claim::Of), 1 => Just(Claim::Wrong), 2 => Just(Claim::None)];
     let name = prop_oneof![5 => Just(None), 1 => (0..NAMES.len()).prop_map(Some)];
     let room = prop_oneof![8 => Just(0), 1 => 1..ROOMS.len()];
@@ -124,10 +126,10 @@ pub fn step() -> impl Strategy<Value = Step> {
     let join = (who.clone(), prop::bool::weighted(0.8), name, room, claim, seen, queue);
     prop_oneof![
         6 => join.prop_map(|(who, again, name, room, claim, seen, queue)| Step::Join { who, again, name, room, claim, seen, queue }),
-        8 => (who.clone(), 0..3usize, receipt()).prop_map(|(who, content, receipt)| Step::Say { who, content, receipt }),
-        6 => (who.clone(), 0..NAMES.len(), 0..3usize, receipt())
-            .prop_map(|(who, to, content, receipt)| Step::Whisper { who, to, content, receipt }),
-        1 => (who.clone(), receipt()).prop_map(|(who, receipt)| Step::Complain { who, receipt }),
+        8 => (who.clone(), 0..3usize, reference()).prop_map(|(who, content, reference)| Step::Say { who, content, reference }),
+        6 => (who.clone(), 0..NAMES.len(), 0..3usize, reference())
+            .prop_map(|(who, to, content, reference)| Step::Whisper { who, to, content, reference }),
+        1 => (who.clone(), reference()).prop_map(|(who, reference)| Step::Complain { who, reference }),
         4 => (who.clone(), 0..ENDS.len()).prop_map(|(who, how)| Step::End { who, how }),
         4 => who.clone().prop_map(|who| Step::Read { who }),
         1 => who.clone().prop_map(|who| Step::Silence { who }),

@@ -164,7 +164,8 @@ fn metrics_have_a_listener_of_their_own() {
             .starts_with("HTTP/1.1 405 ")
     );
     assert!(exchange(metrics, b"nonsense\r\n\r\n").starts_with("HTTP/1.1 400 "));
-    // Neither somebody who says nothing there nor one who reads nothing keeps the server from stopping.
+    // Neither somebody who says nothing there nor one who reads nothing keeps the server from
+    // stopping.
     let _silent = std::net::TcpStream::connect(metrics).unwrap();
     program.signal("TERM");
     assert!(program.ended().0.success());

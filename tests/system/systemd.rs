@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{bounded, unbounded};
 use parlour::chat::hub::Hub;
-use parlour::chat::outbox::Sweeps;
+use parlour::chat::inbox::hub_replies;
+use parlour::chat::write_half::SweepQueue;
 use parlour::system::systemd;
 
 use crate::support::program::{Program, command};
@@ -101,7 +102,7 @@ fn a_systemd_that_does_not_listen_is_told_of_in_the_log_and_stops_nothing() {
     RawClient::connect_to(program.address, "name=Ann").next_of("join");
     program.signal("TERM");
     let (status, log) = program.ended();
-    assert!(status.success() && log.contains("can't tell systemd READY=1"), "{log}");
+    assert!(status.success() && log.contains("can't notify systemd of READY=1"), "{log}");
 }
 
 #[test]
@@ -109,14 +110,17 @@ fn a_hub_that_does_not_answer_gives_no_sign_of_life() {
     let (inbox, asked) = bounded(1);
     let (to_hub, events) = bounded(1);
     let (_stop, stopped) = bounded(0);
-    let hub = Hub::new(Arc::new(config(&[])), Sweeps::new(), 1);
+    let hub = Hub::new(Arc::new(config(&[])), SweepQueue::new(), 1);
     let hub = thread::spawn(move || hub.run(&events, stopped));
     let (watched, over) = bounded(0);
     let (sign, signs) = unbounded();
     let feeding = thread::spawn(move || {
-        systemd::feed(Duration::from_millis(1), &over, &inbox, || {
-            sign.send(()).expect("somebody counts")
-        });
+        systemd::feed(
+            Duration::from_millis(1),
+            &over,
+            || hub_replies(&inbox),
+            || sign.send(()).expect("somebody counts"),
+        );
     });
     // Of ten questions the hub gets every other one.
     for (number, question) in asked.iter().take(10).enumerate() {

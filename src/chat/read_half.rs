@@ -1,0 +1,160 @@
+//! tungstenite's view of the socket: it reads bytes and paces them, and hands replies to the
+//! writer.
+//!
+//! tungstenite can't be split: its `read` also writes pongs and replies to a close. Two framers on
+//! one socket would interleave their bytes. So [`ReadHalf`] reads from the socket, and what
+//! tungstenite writes goes whole into the [`ReaderEnd`], to the one thread that writes.
+
+use std::io::{self, Cursor, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tungstenite::protocol::frame::FrameHeader;
+
+use super::outbox::ReaderEnd;
+use crate::config::Config;
+use crate::system::metrics::METRICS;
+
+/// Fragments of a message that together cost as much as another message. Libraries that fragment at
+/// all make larger pieces.
+pub const FRAGMENTS_PER_MESSAGE: usize = 1024;
+/// Longest header of a frame from a client (RFC 6455, 5.2).
+const HEADER_BYTES_MAX: usize = 14;
+
+/// The socket as tungstenite sees it.
+pub struct ReadHalf<'a> {
+    stream: &'a TcpStream,
+    replies: &'a ReaderEnd,
+    allowance: Option<Allowance>,
+    frames: FrameCounter,
+    /// Frames received since the last message, and not paid for.
+    frames_unpaid: usize,
+}
+
+impl<'a> ReadHalf<'a> {
+    /// Wraps a socket from which `leftover` was read before.
+    pub fn new(
+        stream: &'a TcpStream,
+        replies: &'a ReaderEnd,
+        leftover: &[u8],
+        config: &Config,
+    ) -> ReadHalf<'a> {
+        let allowance = Allowance::new(config.message_rate, config.message_burst);
+        let mut frames = FrameCounter::default();
+        let frames_unpaid = frames.count(leftover);
+        ReadHalf { stream, replies, allowance, frames, frames_unpaid }
+    }
+
+    /// Charges for a message. It costs one, however many fragments it came in, unless there were
+    /// too many of them.
+    pub fn pay_for_message(&mut self) {
+        self.frames_unpaid = 0;
+        self.pay();
+    }
+
+    /// Waits if the client sends too fast. What waits in the socket slows it down, by TCP, and
+    /// nothing is lost.
+    fn pay(&mut self) {
+        if let Some(allowance) = &mut self.allowance {
+            thread::sleep(allowance.wait_for_next(Instant::now()));
+        }
+    }
+}
+
+impl Read for ReadHalf<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // Empty fragments could come forever, and never make a message or exceed the limit of one.
+        if self.frames_unpaid >= FRAGMENTS_PER_MESSAGE {
+            self.frames_unpaid -= FRAGMENTS_PER_MESSAGE;
+            self.pay();
+            if self.replies.over() {
+                return Ok(0);
+            }
+        }
+        // With a timeout set, a signal interrupts a read even under SA_RESTART (signal(7)).
+        loop {
+            match self.stream.read(buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => {
+                    let bytes = *result.as_ref().unwrap_or(&0);
+                    METRICS.received_bytes.inc_by(bytes as u64);
+                    self.frames_unpaid += self.frames.count(&buffer[..bytes]);
+                    return result;
+                }
+            }
+        }
+    }
+}
+
+impl Write for ReadHalf<'_> {
+    /// Takes one whole control frame: tungstenite's write buffer is set to hold none.
+    fn write(&mut self, frame: &[u8]) -> io::Result<usize> {
+        self.replies.send(frame.to_vec().into());
+        Ok(frame.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// How fast a client may send (the generic cell rate algorithm of ITU-T I.371, with time for
+/// cells).
+struct Allowance {
+    /// Time that each message takes up.
+    interval: Duration,
+    /// Time by which a client may be ahead.
+    slack: Duration,
+    /// When all messages so far are paid for.
+    paid_until: Instant,
+}
+
+impl Allowance {
+    /// Starts an allowance of `per_second` messages, or `burst` at once. `None` without a limit.
+    fn new(per_second: u32, burst: u32) -> Option<Allowance> {
+        let interval = Duration::from_secs(1).checked_div(per_second)?;
+        Some(Allowance { interval, slack: interval * (burst - 1), paid_until: Instant::now() })
+    }
+
+    /// Counts a message received at `now`, and returns how long to wait before the next.
+    fn wait_for_next(&mut self, now: Instant) -> Duration {
+        self.paid_until = self.paid_until.max(now) + self.interval;
+        self.paid_until.saturating_duration_since(now + self.interval + self.slack)
+    }
+}
+
+/// Counts the frames of a stream, read in pieces of any size. tungstenite does not tell: it joins a
+/// message's fragments without returning in between.
+#[derive(Default)]
+pub struct FrameCounter {
+    /// What was received of the next frame's header.
+    header: Vec<u8>,
+    /// What is missing of the last frame's payload.
+    payload_bytes_left: u64,
+}
+
+impl FrameCounter {
+    /// Counts the headers that `bytes` complete. They follow the bytes of the last call.
+    pub fn count(&mut self, mut bytes: &[u8]) -> usize {
+        let mut frames = 0;
+        loop {
+            let skipped = usize::try_from(self.payload_bytes_left)
+                .map_or(bytes.len(), |left| left.min(bytes.len()));
+            self.payload_bytes_left -= skipped as u64;
+            bytes = &bytes[skipped..];
+            if bytes.is_empty() {
+                return frames;
+            }
+            let had = self.header.len();
+            self.header.extend(bytes.iter().take(HEADER_BYTES_MAX - had));
+            let mut header = Cursor::new(&self.header);
+            // An incomplete header has used up all bytes. An invalid one ends the connection.
+            let Ok(Some((_, length))) = FrameHeader::parse(&mut header) else { return frames };
+            bytes = &bytes[header.position() as usize - had..];
+            self.header.clear();
+            self.payload_bytes_left = length;
+            frames += 1;
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! One response out, after which the connection is closed.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+
+use tungstenite::Bytes;
+use tungstenite::handshake::server::write_response;
+use tungstenite::http::header::{
+    ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use tungstenite::http::{self, StatusCode};
+
+use crate::protocol::refusal::Refusal;
+use crate::system::metrics::METRICS;
+
+/// How long, and for how many bytes, a client may go on sending after its response, before it is
+/// cut off. Cut off at once, it would see a reset in place of the response.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES_MAX: usize = 64 * 1024;
+/// Bytes read at a time in the meantime.
+const READ_BYTES: usize = 1024;
+/// `Retry-After` of a refusal that may turn into another answer later.
+const RETRY_AFTER_SECONDS: &str = "5";
+
+/// A response with its body.
+pub type Response = http::Response<Bytes>;
+
+/// Builds a response whose body is one line of text.
+pub fn text(status: StatusCode, line: impl Into<String>) -> Response {
+    let mut body = line.into();
+    body.push('\n');
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Builds a `405`: the path accepts only `methods`.
+pub fn not_allowed(methods: &'static str) -> Response {
+    with_header(
+        text(StatusCode::METHOD_NOT_ALLOWED, format!("this path takes {methods}")),
+        ALLOW,
+        methods,
+    )
+}
+
+/// Builds a `503`: the client may try again later. `reason` must be one of the reasons for it.
+pub fn unavailable(reason: Refusal) -> Response {
+    let line = match reason {
+        Refusal::ServerStopping => "the server is stopping",
+        Refusal::HubSilent => "the hub does not answer",
+        _ => "the server is full",
+    };
+    let mut response = text(StatusCode::SERVICE_UNAVAILABLE, line);
+    response.extensions_mut().insert(reason);
+    retry_later(response)
+}
+
+/// Adds `Retry-After` to a refusal that may turn into another answer.
+pub fn retry_later(response: Response) -> Response {
+    with_header(response, RETRY_AFTER, RETRY_AFTER_SECONDS)
+}
+
+/// Adds a header to a response, in place of one of the same name.
+pub fn with_header(mut response: Response, name: HeaderName, value: &'static str) -> Response {
+    response.headers_mut().insert(name, HeaderValue::from_static(value));
+    response
+}
+
+/// Encodes a response, without its body if the request was `HEAD`.
+pub fn to_bytes(mut response: Response, head_only: bool) -> Bytes {
+    // A 304 would give the length of the body that it leaves out (RFC 9110, 8.6), or none, which is
+    // simpler.
+    if response.status() != StatusCode::NOT_MODIFIED {
+        let length = response.body().len().into();
+        response.headers_mut().insert(CONTENT_LENGTH, length);
+    }
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    let mut bytes = Vec::new();
+    write_response(&mut bytes, &response)
+        .expect("a Vec takes every write, and our headers are text");
+    if !head_only {
+        bytes.extend_from_slice(response.body());
+    }
+    bytes.into()
+}
+
+/// Sends an encoded response within `timeout`, then closes the connection.
+///
+/// It closes the write half first, and the rest once the client has seen the end or `LINGER` has
+/// passed. A client that stays keeps this thread for that long, but keeps no newcomer out: its
+/// place is given away first (see [`admission`](super::admission)).
+///
+/// # Errors
+/// What the socket says: the client has gone, or takes the response too slowly.
+pub fn send(mut stream: &TcpStream, mut response: &[u8], timeout: Duration) -> io::Result<()> {
+    let deadline = Instant::now() + timeout;
+    while !response.is_empty() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        // For each call, so that a client that takes a byte now and then gains nothing by it.
+        stream.set_write_timeout(Some(left))?;
+        match stream.write(response) {
+            Ok(written) => response = &response[written..],
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    stream.shutdown(Shutdown::Write)?;
+    let deadline = Instant::now() + LINGER;
+    let mut chunk = vec![0; READ_BYTES];
+    let mut bytes_left = LINGER_BYTES_MAX;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() || bytes_left == 0 {
+            return Ok(());
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(&mut chunk) {
+            Ok(0) => return Ok(()),
+            Ok(n) => bytes_left = bytes_left.saturating_sub(n),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return Ok(()),
+        }
+    }
+}
+
+/// Refuses a connection without waiting for anything.
+pub fn turn_away(mut stream: &TcpStream, response: Response) {
+    METRICS.count_response(&response);
+    let response = to_bytes(response, false);
+    // If this fails the client learns less, and the server loses nothing.
+    let _ = stream.set_nonblocking(true).and_then(|()| stream.write_all(&response));
+    let _ = stream.shutdown(Shutdown::Write);
+}

@@ -1,0 +1,115 @@
+//! The upgrade of a request to a WebSocket connection, and what its query asks for.
+
+use std::fmt;
+
+use percent_encoding::percent_decode_str;
+use tungstenite::error::{Error, ProtocolError};
+use tungstenite::handshake::server::{create_response, write_response};
+use tungstenite::http::StatusCode;
+use tungstenite::http::header::{
+    CONNECTION, CONTENT_LENGTH, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
+    TRANSFER_ENCODING, UPGRADE,
+};
+
+use super::request::{Request, any_item};
+use super::response::{self, Response};
+use crate::chat::client::Upgrade;
+use crate::chat::inbox::{JoinRequest, Nickname, Resume};
+use crate::protocol::close::CloseReason;
+use crate::protocol::name;
+use crate::protocol::session::Session;
+
+/// Accepts an upgrade request (RFC 6455, 4.2.1), and parses who wants to join which room.
+///
+/// A bad name is no reason to refuse the upgrade: the client gets that as a message and a close
+/// code afterwards, since a page can't read the status of a failed upgrade.
+///
+/// Not inlined, so that its stack is free again while the client is served.
+///
+/// # Errors
+/// The response to a request that is not a valid upgrade.
+#[inline(never)]
+pub fn upgrade(mut request: Box<Request>, leftover: Vec<u8>) -> Result<Upgrade, Box<Response>> {
+    simplify_upgrade(&mut request)?;
+    let accepted = create_response(&request).map_err(|error| match error {
+        // tungstenite reports this too if there is no version at all: then it is not an upgrade.
+        Error::Protocol(ProtocolError::MissingSecWebSocketVersionHeader)
+            if request.headers().contains_key(SEC_WEBSOCKET_VERSION) =>
+        {
+            let response =
+                response::text(StatusCode::UPGRADE_REQUIRED, "the WebSocket version is 13");
+            Box::new(response::with_header(response, SEC_WEBSOCKET_VERSION, "13"))
+        }
+        error => not_upgrade(error),
+    })?;
+    let mut response = Vec::new();
+    write_response(&mut response, &accepted)
+        .expect("a Vec takes every write, and these headers are text");
+    let join = join_request(request.uri().query().unwrap_or_default()).map(Box::new);
+    Ok(Upgrade { response, leftover, join })
+}
+
+/// Reduces a request's lists (RFC 9110, 5.6.1) to what tungstenite looks for.
+///
+/// It reads one line of each header, and accepts no other protocol next to its own.
+fn simplify_upgrade(request: &mut Request) -> Result<(), Box<Response>> {
+    let headers = request.headers_mut();
+    for (name, token) in [(CONNECTION, "upgrade"), (UPGRADE, "websocket")] {
+        if any_item(headers, &name, |item| item.eq_ignore_ascii_case(token)) {
+            headers.insert(name, HeaderValue::from_static(token));
+        }
+    }
+    let more_than_one = |name| headers.get_all(name).iter().nth(1).is_some();
+    if more_than_one(SEC_WEBSOCKET_KEY) || more_than_one(SEC_WEBSOCKET_VERSION) {
+        return Err(not_upgrade("its key and its version must be there once"));
+    }
+    // A body would be read as frames.
+    if headers.contains_key(TRANSFER_ENCODING)
+        || headers.get_all(CONTENT_LENGTH).iter().any(|length| length != "0")
+    {
+        return Err(not_upgrade("it has a body"));
+    }
+    Ok(())
+}
+
+fn not_upgrade(problem: impl fmt::Display) -> Box<Response> {
+    Box::new(response::text(StatusCode::BAD_REQUEST, format!("not a WebSocket upgrade: {problem}")))
+}
+
+/// Parses the query of an upgrade.
+///
+/// What it says of an earlier connection is ignored if it can't be parsed: the client is a newcomer
+/// then.
+///
+/// # Errors
+/// [`CloseReason::InvalidName`] or [`CloseReason::InvalidRoom`].
+pub fn join_request(query: &str) -> Result<JoinRequest, CloseReason> {
+    let name = match parameter(query, "name") {
+        Some(name) => {
+            let chosen = name.ok_or(CloseReason::InvalidName)?;
+            Nickname::Chosen(name::parse_name(&chosen)?)
+        }
+        // Without random numbers the hub tries the guest names in order.
+        None => Nickname::Guest(getrandom::u32().unwrap_or_default()),
+    };
+    let room = match parameter(query, "room") {
+        Some(room) => name::parse_room(&room.ok_or(CloseReason::InvalidRoom)?)?,
+        None => name::ROOM_DEFAULT.to_owned(),
+    };
+    let given = |key| parameter(query, key).flatten();
+    let since = given("since").and_then(|since| since.parse().ok());
+    let resume = given("epoch").zip(since).map(|(epoch, since)| Resume { epoch, since });
+    let claim = given("session").and_then(|hex| Session::parse(&hex));
+    let session = Session::random().map_err(|_| CloseReason::InternalError)?;
+    Ok(JoinRequest { name, room, session, claim, resume })
+}
+
+/// Returns the first parameter called `key`, decoded; the inner `None` if it is not UTF-8.
+fn parameter(query: &str, key: &str) -> Option<Option<String>> {
+    let value = query.split('&').find_map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (name == key).then_some(value)
+    })?;
+    let spaced = value.replace('+', " ");
+    Some(percent_decode_str(&spaced).decode_utf8().ok().map(|text| text.into_owned()))
+}
