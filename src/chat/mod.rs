@@ -14,6 +14,7 @@
 //! - [`outbox`]: hub to client: a bounded queue and its ends.
 //! - [`write_half`]: one writer at a time on a socket, and how writers help their neighbours.
 //! - [`read_half`]: the socket as tungstenite sees it; counting frames and pacing.
+//! - [`allowance`]: how fast a client may send.
 //! - [`frames`]: encoded frames, shared by everyone who gets them.
 //! - [`connection`]: an accepted socket and its id.
 //!
@@ -42,6 +43,7 @@
 //! - **absence**, **grace**: a member whose connection broke is absent for a grace period, in which
 //!   it can come back unnoticed.
 
+pub mod allowance;
 pub mod client;
 pub mod connection;
 pub mod frames;

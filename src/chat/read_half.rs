@@ -8,10 +8,11 @@
 use std::io::{self, Cursor, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tungstenite::protocol::frame::FrameHeader;
 
+use super::allowance::Allowance;
 use super::outbox::ReaderEnd;
 use crate::config::Config;
 use crate::system::metrics::METRICS;
@@ -40,7 +41,7 @@ impl<'a> ReadHalf<'a> {
         leftover: &[u8],
         config: &Config,
     ) -> ReadHalf<'a> {
-        let allowance = Allowance::new(config.message_rate, config.message_burst);
+        let allowance = Allowance::full(config.message_rate, config.message_burst, Instant::now());
         let mut frames = FrameCounter::default();
         let frames_unpaid = frames.count(leftover);
         ReadHalf { stream, replies, allowance, frames, frames_unpaid }
@@ -56,8 +57,9 @@ impl<'a> ReadHalf<'a> {
     /// Waits if the client sends too fast. What waits in the socket slows it down, by TCP, and
     /// nothing is lost.
     fn pay(&mut self) {
-        if let Some(allowance) = &mut self.allowance {
-            thread::sleep(allowance.wait_for_next(Instant::now()));
+        let Some(allowance) = &mut self.allowance else { return };
+        while let Err(wait) = allowance.take(Instant::now()) {
+            thread::sleep(wait);
         }
     }
 }
@@ -96,31 +98,6 @@ impl Write for ReadHalf<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-/// How fast a client may send (the generic cell rate algorithm of ITU-T I.371, with time for
-/// cells).
-struct Allowance {
-    /// Time that each message takes up.
-    interval: Duration,
-    /// Time by which a client may be ahead.
-    slack: Duration,
-    /// When all messages so far are paid for.
-    paid_until: Instant,
-}
-
-impl Allowance {
-    /// Starts an allowance of `per_second` messages, or `burst` at once. `None` without a limit.
-    fn new(per_second: u32, burst: u32) -> Option<Allowance> {
-        let interval = Duration::from_secs(1).checked_div(per_second)?;
-        Some(Allowance { interval, slack: interval * (burst - 1), paid_until: Instant::now() })
-    }
-
-    /// Counts a message received at `now`, and returns how long to wait before the next.
-    fn wait_for_next(&mut self, now: Instant) -> Duration {
-        self.paid_until = self.paid_until.max(now) + self.interval;
-        self.paid_until.saturating_duration_since(now + self.interval + self.slack)
     }
 }
 

@@ -1,0 +1,58 @@
+//! How fast something may happen: a rate, and a burst after a pause.
+
+use std::time::{Duration, Instant};
+
+/// What is allowed of one thing, such as a client's messages or an address's joins.
+///
+/// This is the generic cell rate algorithm of ITU-T I.371, with time in place of cells: each unit
+/// takes up an interval of time, and a burst is how far one may be ahead.
+#[derive(Clone, Debug)]
+pub struct Allowance {
+    /// Time that each unit takes up.
+    interval: Duration,
+    /// Time by which one may be ahead.
+    slack: Duration,
+    /// When everything taken so far is paid for.
+    paid_until: Instant,
+}
+
+impl Allowance {
+    /// Starts an allowance of `per_second` units, of which `burst` (at least 1) may be taken at once
+    /// from the start. `None` without a limit, for `per_second` 0.
+    pub fn full(per_second: u32, burst: u32, now: Instant) -> Option<Allowance> {
+        let interval = Duration::from_secs(1).checked_div(per_second)?;
+        let slack = interval * (burst.max(1) - 1);
+        Some(Allowance { interval, slack, paid_until: now })
+    }
+
+    /// Starts an allowance like [`full`](Allowance::full), but with nothing saved: one unit at once,
+    /// then at the rate, until a pause has filled it.
+    pub fn fresh(per_second: u32, burst: u32, now: Instant) -> Option<Allowance> {
+        let mut allowance = Allowance::full(per_second, burst, now)?;
+        allowance.paid_until += allowance.slack;
+        Some(allowance)
+    }
+
+    /// Takes one unit.
+    ///
+    /// # Errors
+    /// How long to wait until one may be taken. Nothing is taken then.
+    pub fn take(&mut self, now: Instant) -> Result<(), Duration> {
+        let wait = self.wait(now);
+        if !wait.is_zero() {
+            return Err(wait);
+        }
+        self.paid_until = self.paid_until.max(now) + self.interval;
+        Ok(())
+    }
+
+    /// Returns how long to wait until one unit may be taken; zero if it may be taken now.
+    pub fn wait(&self, now: Instant) -> Duration {
+        self.paid_until.saturating_duration_since(now + self.slack)
+    }
+
+    /// True if a pause has filled it, so that it is as good as a new one.
+    pub fn is_full(&self, now: Instant) -> bool {
+        self.paid_until <= now
+    }
+}
