@@ -57,5 +57,7 @@ pub mod system;
 
 pub mod terminal;
 
+pub mod book;
+
 pub mod cli;
 pub mod config;

@@ -47,9 +47,13 @@ mod web {
     mod page;
     mod reconnecting;
 }
+mod book {
+    mod links;
+    mod names;
+    mod tables;
+}
 mod debian {
     mod package;
 }
-mod book;
 mod fuzz_corpus;
 mod program;

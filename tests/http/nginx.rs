@@ -1,4 +1,4 @@
-//! Behind nginx, configured as README.md says, with TLS and a certificate of its own.
+//! Behind nginx, configured as the book says, with TLS and a certificate of its own.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -15,7 +15,7 @@ use crate::support::program::{Program, command};
 use crate::support::raw::{FIN, PING, RawClient, TEXT, exchange, masked, upgrade};
 use crate::support::{config, eventually};
 
-/// What README.md tells an owner to use.
+/// The site that the book tells an owner to use.
 const SITE: &str = include_str!("nginx.conf");
 const READ_TIMEOUT: &str = "proxy_read_timeout 90s;";
 /// Debian's place for it is in no user's PATH.
@@ -198,11 +198,11 @@ fn end(program: Program) -> String {
 }
 
 #[test]
-fn the_readme_has_the_same_lines_and_they_wait_longer_than_a_ping_takes() {
-    let readme = include_str!("../../README.md");
+fn the_book_has_the_same_lines_and_they_wait_longer_than_a_ping_takes() {
+    let chapter = include_str!("../../src/book/operating.md");
     assert!(
-        readme.contains(&format!("```nginx\n{SITE}```\n")),
-        "README.md has other lines than tests/http/nginx.conf"
+        chapter.contains(&format!("```nginx\n{SITE}```\n")),
+        "operating.md has other lines than tests/http/nginx.conf"
     );
     let timeout = READ_TIMEOUT.trim_start_matches("proxy_read_timeout ").trim_end_matches(';');
     let timeout = humantime::parse_duration(timeout).expect("a duration");

@@ -209,9 +209,9 @@ fn prometheus_finds_nothing_to_mend() {
 }
 
 #[test]
-fn the_readme_names_every_metric() {
+fn the_book_names_every_metric() {
     let (program, metrics) = program();
-    let readme = include_str!("../../README.md");
+    let chapter = include_str!("../../src/book/operating.md");
     // A metric with labels appears with its first series.
     exchange(program.address, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     let text = scrape(metrics);
@@ -219,18 +219,18 @@ fn the_readme_names_every_metric() {
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     for name in &names {
         assert!(
-            readme.contains(&format!("`{name}`")) || readme.contains(&format!("`{name}{{")),
+            chapter.contains(&format!("`{name}`")) || chapter.contains(&format!("`{name}{{")),
             "{name}"
         );
     }
-    let table = readme
+    let table = chapter
         .lines()
         .filter(|line| line.starts_with("| `parlour_") || line.starts_with("| `process_"));
     let told = table.flat_map(|line| {
         line.split('`').filter(|word| word.starts_with("parlour_") || word.starts_with("process_"))
     });
     for name in told.map(|name| name.split('{').next().unwrap()) {
-        assert!(names.contains(&name), "{name} is in the README only");
+        assert!(names.contains(&name), "{name} is in the book only");
     }
     program.signal("TERM");
     assert!(program.ended().0.success());

@@ -1,4 +1,4 @@
-//! What README.md and the service's defaults say of the options, the codes and the names is what the code has.
+//! The book's tables, and the service's defaults, have what the code has: options, codes, names.
 
 use clap::CommandFactory;
 use parlour::config::Config;
@@ -7,13 +7,17 @@ use parlour::protocol::close::CloseReason;
 use parlour::protocol::message::ErrorCode;
 use parlour::protocol::refusal::Refusal;
 
-const README: &str = include_str!("../README.md");
-const SERVICE_DEFAULTS: &str = include_str!("../src/debian/parlour.default");
+const OPERATING: &str = include_str!("../../src/book/operating.md");
+const PERFORMANCE: &str = include_str!("../../src/book/performance.md");
+const PROTOCOL: &str = include_str!("../../src/book/protocol.md");
+const README: &str = include_str!("../../README.md");
+const SERVICE_DEFAULTS: &str = include_str!("../../src/debian/parlour.default");
 
-/// The rows of the table whose first column is headed `heading`, each cell without what marks it as code.
-fn table(heading: &str) -> Vec<Vec<String>> {
+/// The rows of the table in `page` whose first column is headed `heading`. Cells are without the
+/// marks of code.
+pub fn table(page: &str, heading: &str) -> Vec<Vec<String>> {
     let head = format!("| {heading} |");
-    let mut tables = README.lines().skip_while(|line| !line.starts_with(&head));
+    let mut tables = page.lines().skip_while(|line| !line.starts_with(&head));
     assert!(
         tables.next().is_some() && tables.next().is_some_and(|line| line.starts_with("| --- |")),
         "{head}"
@@ -47,9 +51,9 @@ fn sorted<T: Ord>(list: impl IntoIterator<Item = T>) -> Vec<T> {
 
 #[test]
 fn every_option_has_its_row_with_its_default_and_nothing_else_has() {
-    // What stands there for an option without a default is a word for people.
+    // For an option without a default, the table has words for people.
     let words = ["none", "what the system allows"];
-    let told = table("option").into_iter().map(|row| {
+    let told = table(OPERATING, "option").into_iter().map(|row| {
         let default = Some(row[1].clone()).filter(|default| !words.contains(&default.as_str()));
         (row[0].trim_start_matches("--").to_owned(), default)
     });
@@ -84,17 +88,17 @@ fn the_service_names_every_option_with_its_default() {
         let value = &told.iter().find(|(told, _)| *told == name).expect("the names are the same").1;
         assert!(default.is_none_or(|default| default == *value), "--{name} {value}");
     }
-    // Every line may be taken as it is.
+    // Every line works as it is.
     let flags: Vec<String> = told.iter().map(|(name, value)| format!("--{name}={value}")).collect();
     Config::read(std::iter::once("parlour").chain(flags.iter().map(String::as_str)))
         .expect("options that go together");
-    // And nothing is set that an owner has not set.
+    // Nothing is set until an owner takes a # away.
     assert!(SERVICE_DEFAULTS.lines().all(|line| line.is_empty() || line.starts_with('#')));
 }
 
 #[test]
 fn every_close_code_has_its_row_and_its_name_is_what_is_sent() {
-    let told = table("close code")
+    let told = table(PROTOCOL, "close code")
         .into_iter()
         .map(|row| (row[0].parse().expect("a number"), row[1].clone()));
     let meant = CloseReason::ALL.map(|reason| {
@@ -112,14 +116,15 @@ fn every_close_code_has_its_row_and_its_name_is_what_is_sent() {
 
 #[test]
 fn every_error_code_has_its_row() {
-    let told = table("error code").into_iter().map(|row| row[0].clone());
+    let told = table(PROTOCOL, "error code").into_iter().map(|row| row[0].clone());
     assert_eq!(sorted(told), sorted(ErrorCode::ALL.map(|code| code.name().to_owned())));
 }
 
 #[test]
 fn every_refusal_has_its_row_and_is_told_from_the_others() {
-    let told =
-        table("status").into_iter().map(|row| (row[0].parse().expect("a number"), row[1].clone()));
+    let told = table(PROTOCOL, "status")
+        .into_iter()
+        .map(|row| (row[0].parse().expect("a number"), row[1].clone()));
     let meant = Refusal::ALL.map(|refusal| (refusal.status().as_u16(), refusal.name().to_owned()));
     assert_eq!(sorted(told), sorted(meant));
     for refusal in Refusal::ALL {
@@ -130,4 +135,14 @@ fn every_refusal_has_its_row_and_is_told_from_the_others() {
         assert_eq!(Refusal::of(&response), Some(refusal));
     }
     assert_eq!(Refusal::of(&response::text(tungstenite::http::StatusCode::OK, "yes")), None);
+}
+
+#[test]
+fn the_first_page_has_rows_of_the_chapter_on_performance() {
+    let measured = table(PERFORMANCE, "64-byte contents");
+    let shown = table(README, "parlour / Go / Bun");
+    assert!(!shown.is_empty());
+    for row in shown {
+        assert!(measured.contains(&row), "{row:?}");
+    }
 }
