@@ -1,41 +1,51 @@
-//! The service that `make deb` packs: what systemd makes of its unit, and that its files name each
-//! other.
+//! The package that `make deb` builds: systemd accepts its unit, and its files fit each other.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Output};
 
 use parlour::config::Config;
 
 const UNIT: &str = include_str!("../../src/debian/parlour.service");
 const MANIFEST: &str = include_str!("../../Cargo.toml");
-/// Set where a missing systemd-analyze is a failure and no reason to skip.
+/// Set where a missing systemd-analyze is a failure, not a reason to skip.
 const REQUIRED: &str = "PARLOUR_REQUIRE_SYSTEMD";
-/// Of 100, what `systemd-analyze security` may find exposed. What is left is the network, which a
-/// server needs.
+/// How much `systemd-analyze security` may find exposed, in tenths of its scale from 0 to 10. What
+/// is left is the network, which a server needs.
 const EXPOSURE_MAX: &str = "--threshold=12";
 
-/// The value of the unit's line for `key`.
+/// The values of the lines for `key` in the unit, at least one.
+fn settings(key: &str) -> Vec<&'static str> {
+    let values = UNIT.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    let values: Vec<&str> = values.collect();
+    assert!(!values.is_empty(), "no {key}= in the unit");
+    values
+}
+
 fn setting(key: &str) -> &'static str {
-    let mut values = UNIT.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-    values.next().unwrap_or_else(|| panic!("no {key}= in the unit"))
+    settings(key)[0]
 }
 
 #[test]
-fn systemd_takes_the_unit_and_finds_little_exposed() {
+fn systemd_accepts_the_unit_and_finds_little_exposed() {
     let folder = std::env::temp_dir().join(format!("parlour-unit-{}", std::process::id()));
     fs::create_dir_all(&folder).expect("a folder");
     let unit = folder.join("parlour.service");
-    // It is verified with a program that is there.
+    // The unit is verified with a program that exists.
     fs::write(&unit, UNIT.replace(setting("ExecStart"), env!("CARGO_BIN_EXE_parlour"))).unwrap();
     let analyze =
         |arguments: &[&str]| Command::new("systemd-analyze").args(arguments).arg(&unit).output();
     match analyze(&["verify", "--man=no"]) {
         Ok(verified) => {
-            // An unknown setting is a warning only.
-            assert!(verified.status.success() && verified.stderr.is_empty(), "{}", said(&verified));
+            // For an unknown setting there is only a warning.
+            assert!(
+                verified.status.success() && verified.stderr.is_empty(),
+                "{}",
+                output_of(&verified)
+            );
             let judged =
                 analyze(&["security", "--offline=true", EXPOSURE_MAX]).expect("it ran before");
-            assert!(judged.status.success(), "{}", said(&judged));
+            assert!(judged.status.success(), "{}", output_of(&judged));
         }
         Err(error) if std::env::var_os(REQUIRED).is_none() => {
             eprintln!(
@@ -47,7 +57,7 @@ fn systemd_takes_the_unit_and_finds_little_exposed() {
     fs::remove_dir_all(&folder).expect("the folder that was made");
 }
 
-fn said(output: &Output) -> String {
+fn output_of(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
@@ -66,10 +76,26 @@ fn the_unit_the_package_and_the_defaults_agree() {
         defaults.trim_start_matches('/')
     );
     assert!(MANIFEST.contains(&asset), "{asset}");
-    // systemd kills what has not stopped by then.
+    // systemd kills a service that has not stopped by then.
     let stop = humantime::parse_duration(setting("TimeoutStopSec")).expect("a duration");
     let config = Config::read(["parlour"]).expect("defaults go together");
     assert!(stop > config.shutdown_timeout, "{stop:?}");
-    // What the limits are read from must be in sight.
+    // The limits are read from files of /proc that this setting would hide.
     assert!(!UNIT.lines().any(|line| line.starts_with("ProcSubset=")));
+}
+
+#[test]
+fn the_documentation_that_the_unit_names_is_in_the_package() {
+    for address in settings("Documentation") {
+        let path = address.strip_prefix("file:///").expect("a file of the package");
+        let (folder, file) = path.rsplit_once('/').expect("a folder");
+        let source = folder.strip_prefix("usr/share/doc/parlour").expect("the package's folder");
+        let source = format!("{source}/{file}").trim_start_matches('/').to_owned();
+        assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(&source).exists(), "{source}");
+        let every_chapter = source.replace(file, "*.md");
+        let packed = [source, every_chapter]
+            .iter()
+            .any(|source| MANIFEST.contains(&format!("[\"{source}\", \"{folder}/\", \"644\"]")));
+        assert!(packed, "{path}");
+    }
 }
