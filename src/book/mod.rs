@@ -28,6 +28,6 @@ pub mod operating {}
 /// For people who compare: throughput, latency, memory and threads, measured.
 ///
 /// [sizing]: crate::book::operating#sizing
-/// [write_half]: crate::chat::outbox
+/// [write_half]: crate::chat::write_half
 #[doc = include_str!("performance.md")]
 pub mod performance {}
