@@ -6,7 +6,7 @@ use std::process::{ExitCode, exit};
 use std::thread;
 
 use log::{error, info, warn};
-use parlour::cli::{Command, Options};
+use parlour::cli::{Command, FAILURE, Options, PROGRAM, SIGNAL_BASE, USAGE};
 use parlour::config::{Config, LogFormat};
 use parlour::server::{Server, StopHandle};
 use parlour::system::logging;
@@ -14,11 +14,6 @@ use parlour::terminal;
 use parlour::terminal::healthcheck;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-
-/// Exit status of a start or an end that went wrong.
-const FAILURE: u8 = 1;
-/// Exit status of a command line that can't be understood.
-const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let Options { config, command } = match Options::read(std::env::args_os()) {
@@ -103,7 +98,7 @@ fn serve(server: Server) -> ExitCode {
 
 fn fail(status: u8, problem: &str) -> ExitCode {
     // Where nobody can read it, the status still tells.
-    let _ = writeln!(std::io::stderr(), "parlour: {problem}");
+    let _ = writeln!(std::io::stderr(), "{PROGRAM}: {problem}");
     ExitCode::from(status)
 }
 
@@ -134,7 +129,7 @@ fn stop_on_signals(server: StopHandle) -> std::io::Result<()> {
             match signal {
                 SIGHUP if !in_terminal => info!("SIGHUP: there is nothing to load or open anew"),
                 SIGHUP if stopping => {}
-                _ if stopping => exit(i32::from(terminal::SIGNAL_BASE) + signal),
+                _ if stopping => exit(i32::from(SIGNAL_BASE) + signal),
                 _ => {
                     stopping = true;
                     server.stop();

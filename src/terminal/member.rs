@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, after, never, select};
 use tungstenite::Utf8Bytes;
 
-use super::SIGNAL_BASE;
 use super::command::{self, Typed};
 use super::console::{Input, Terminal};
 use super::conversation::{Conversation, Said, Turn};
@@ -15,6 +14,7 @@ use super::editor::Names;
 use super::heard::{self, Heard};
 use super::line::{self, Incoming, Writer};
 use super::show::{self, Show, clean};
+use crate::cli::{PROGRAM, SIGNAL_BASE};
 use crate::protocol::address::Address;
 use crate::protocol::message::CloseReason;
 
@@ -487,7 +487,7 @@ impl Member {
         }
         for line in note.lines() {
             // Nobody may be there to read it.
-            let _ = writeln!(io::stderr(), "{}: {}", show::PROGRAM, clean(line));
+            let _ = writeln!(io::stderr(), "{}: {}", PROGRAM, clean(line));
         }
         Ok(())
     }

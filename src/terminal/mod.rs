@@ -30,8 +30,6 @@ use conversation::Conversation;
 use editor::Names;
 use member::Member;
 
-/// Exit status of an end by a signal, beside its number, as a shell would report it.
-pub const SIGNAL_BASE: u8 = 128;
 /// The path of the chat, beside that of its page.
 const ENDPOINT: &str = "ws";
 
@@ -80,7 +78,7 @@ fn signals(restore: impl Fn() + Send + 'static) -> io::Result<Receiver<i32>> {
         for signal in signals.forever() {
             if tell.try_send(signal).is_err() {
                 restore();
-                exit(i32::from(SIGNAL_BASE) + signal);
+                exit(i32::from(cli::SIGNAL_BASE) + signal);
             }
         }
     })?;

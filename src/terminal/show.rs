@@ -5,6 +5,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
 use super::conversation::Said;
+use crate::cli::PROGRAM;
 use crate::protocol::message::{self, fold_case};
 
 /// Colours for names (ECMA-48 SGR, and the bright ones that every terminal since has). Black and white are left out: one of
@@ -15,8 +16,6 @@ const DIM: &str = "2";
 const INDENT: &str = "      ";
 /// Whom the lines are for.
 const YOU: &str = "you";
-/// What this program's own lines on standard error begin with.
-pub const PROGRAM: &str = "parlour";
 /// FNV-1a, 32 bits.
 const FNV_BASIS: u32 = 0x811c_9dc5;
 const FNV_PRIME: u32 = 0x0100_0193;
