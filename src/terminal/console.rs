@@ -1,32 +1,18 @@
 //! The terminal, or the pipes in its place: what is typed, and the way to what is shown.
 
-use std::io::{self, BufRead, IsTerminal, Read, Write};
-use std::thread;
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::Receiver;
 use nix::sys::termios::{SetArg, Termios, tcsetattr};
 
 use super::editor::{Names, Screen, edit_lines};
+use super::input::{Input, read_stdin};
 
-/// Longest line of a pipe, as long as the longest content that a server can be set to take.
-const LINE_BYTES_MAX: u64 = 1 << 20;
-/// Lines read ahead from a pipe.
-const LINES_AHEAD: usize = 16;
 /// How long the end waits for the last texts.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Ends bracketed paste, which rustyline begins, and clears what stands from the prompt on.
 const LEAVE_PROMPT: &str = "\x1b[?2004l\r\x1b[J";
-
-/// What comes from who types, or from a pipe.
-pub enum Input {
-    /// A line, without its end.
-    Line(String),
-    /// There will be no more.
-    End,
-    /// What came can't be sent.
-    Broken(String),
-}
 
 /// Where texts go, and lines come from.
 pub struct Terminal {
@@ -54,9 +40,7 @@ impl Terminal {
             let (input, screen) = edit_lines(names.clone())?;
             return Ok(Terminal { input, interactive, colours, screen: Some(screen) });
         }
-        let (lines, input) = bounded(LINES_AHEAD);
-        spawn("input", move || read_lines(&lines))?;
-        Ok(Terminal { input, interactive, colours, screen: None })
+        Ok(Terminal { input: read_stdin()?, interactive, colours, screen: None })
     }
 
     /// Whether standard output is looked at by a person.
@@ -105,66 +89,4 @@ fn restore(mode: &Termios) {
     // Nothing can be done about a terminal that is gone.
     let _ = stdout.write_all(LEAVE_PROMPT.as_bytes()).and_then(|()| stdout.flush());
     let _ = tcsetattr(io::stdin(), SetArg::TCSADRAIN, mode);
-}
-
-pub(super) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    // Not joined: it may be waiting for a key when the program ends.
-    thread::Builder::new().name(name.to_owned()).spawn(body).map(drop)
-}
-
-/// Reads lines until the input ends.
-fn read_lines(lines: &Sender<Input>) {
-    let mut stdin = io::stdin().lock();
-    for number in 1u64.. {
-        let mut line = Vec::new();
-        // One more than allowed tells a line that is too long from one that just fits.
-        let read = stdin.by_ref().take(LINE_BYTES_MAX + 1).read_until(b'\n', &mut line);
-        let input = match read {
-            Ok(0) => Input::End,
-            Ok(_) => match line_of(line) {
-                Ok(line) => Input::Line(line),
-                Err(problem) => Input::Broken(format!("line {number} of the input {problem}")),
-            },
-            Err(error) => Input::Broken(format!("can't read standard input: {error}")),
-        };
-        let last = !matches!(input, Input::Line(_));
-        if lines.send(input).is_err() {
-            return;
-        }
-        if last {
-            drop(stdin);
-            return hear_end(lines);
-        }
-    }
-}
-
-/// After the end of a terminal's input, hears whether it is ended once more. A pipe ends once.
-pub(super) fn hear_end(lines: &Sender<Input>) {
-    let mut stdin = io::stdin().lock();
-    let mut line = Vec::new();
-    // A terminal that is gone, where all reads find the end, is none any more.
-    while stdin.is_terminal() {
-        line.clear();
-        let input = match stdin.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line) {
-            Ok(0) => Input::End,
-            Ok(_) => continue,
-            Err(_) => return,
-        };
-        if lines.send(input).is_err() {
-            return;
-        }
-    }
-}
-
-/// The text of a line as it was read.
-fn line_of(mut line: Vec<u8>) -> Result<String, &'static str> {
-    if line.last() == Some(&b'\n') {
-        line.pop();
-    } else if line.len() as u64 > LINE_BYTES_MAX {
-        return Err("is longer than any server takes");
-    }
-    if line.last() == Some(&b'\r') {
-        line.pop();
-    }
-    String::from_utf8(line).map_err(|_| "is not UTF-8")
 }

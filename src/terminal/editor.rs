@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
@@ -21,7 +22,7 @@ use rustyline::history::MemHistory;
 use rustyline::validate::Validator;
 use rustyline::{Context, Editor, ExternalPrinter, Helper};
 
-use super::console::{Input, hear_end, spawn};
+use super::input::{Input, watch_for_ends};
 
 /// Texts that wait to be shown.
 const TEXTS_MAX: usize = 1024;
@@ -71,15 +72,15 @@ pub fn edit_lines(names: Names) -> io::Result<(Receiver<Input>, Screen)> {
     let (texts, to_show) = bounded(TEXTS_MAX);
     let (showing, shown) = bounded(0);
     let printer_gate = gate.clone();
-    spawn("printer", move || {
+    thread::Builder::new().name("printer".to_owned()).spawn(move || {
         let _showing = showing;
         print_pump(printer, &printer_gate, &to_show);
     })?;
-    spawn("editor", move || {
+    thread::Builder::new().name("editor".to_owned()).spawn(move || {
         edit_pump(editor, &lines);
         // The editor is gone, so what is still to be shown goes to the terminal at once.
         gate.open();
-        hear_end(&lines);
+        watch_for_ends(&lines);
     })?;
     Ok((input, Screen { texts, shown, mode }))
 }
@@ -93,7 +94,7 @@ fn edit_pump(mut editor: Editor<Typing, MemHistory>, lines: &Sender<Input>) {
         let input = match read {
             Ok(line) => Input::Line(line),
             Err(ReadlineError::Eof | ReadlineError::Interrupted) => Input::End,
-            Err(error) => Input::Broken(format!("can't read from the terminal: {error}")),
+            Err(error) => Input::Failed(format!("can't read from the terminal: {error}")),
         };
         let last = !matches!(input, Input::Line(_));
         if lines.send(input).is_err() || last {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::show::may_stand;
+use super::printable::is_printable;
 
 /// A message from the server. Fields that nothing here needs are left out, those of later versions are ignored.
 #[derive(Debug, Deserialize)]
@@ -68,13 +68,13 @@ pub fn one_line(text: &str) -> Option<Cow<'_, str>> {
     if !text.starts_with('{') || serde_json::from_str::<IgnoredAny>(text).is_err() {
         return None;
     }
-    if text.chars().all(may_stand) {
+    if text.chars().all(is_printable) {
         return Some(text.into());
     }
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
-            c if may_stand(c) => line.push(c),
+            c if is_printable(c) => line.push(c),
             // Raw in JSON, these stand between tokens.
             '\n' | '\r' | '\t' => line.push(' '),
             c => {

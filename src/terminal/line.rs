@@ -14,7 +14,7 @@ use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tungstenite::protocol::frame::{CloseFrame, Frame};
 use tungstenite::{Message, Utf8Bytes, WebSocket};
 
-use super::show::clean;
+use super::printable::to_printable;
 use crate::protocol::address::Address;
 
 /// Time to connect, for each address of the server, and for its answer to the upgrade.
@@ -92,7 +92,7 @@ fn read_pump(address: &Address, url: &str, incoming: &Sender<Incoming>) -> Strin
                 continue;
             }
             Err(Error::Io(error)) => return error.to_string(),
-            Err(error) => return clean(&error.to_string()),
+            Err(error) => return to_printable(&error.to_string()),
         };
         quiet = 0;
         if told.is_err() {
@@ -116,7 +116,7 @@ fn open(
         Ok((socket, _)) => socket,
         Err(HandshakeError::Interrupted(_)) => return Err("no answer came in time".into()),
         Err(HandshakeError::Failure(Error::Http(response))) => return Err(refusal(&response)),
-        Err(HandshakeError::Failure(error)) => return Err(clean(&error.to_string())),
+        Err(HandshakeError::Failure(error)) => return Err(to_printable(&error.to_string())),
     };
     stream.set_read_timeout(Some(QUIET_TIMEOUT)).map_err(|error| error.to_string())?;
     socket.get_mut().incoming = Some(incoming.clone());
@@ -129,7 +129,7 @@ fn refusal(response: &Response<Option<Vec<u8>>>) -> String {
     let text = response.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default();
     let first: String =
         text.lines().next().unwrap_or_default().chars().take(REFUSAL_CHARS_MAX).collect();
-    format!("it answers {}: {}", response.status(), clean(&first))
+    format!("it answers {}: {}", response.status(), to_printable(&first))
 }
 
 fn timed_out(error: &io::Error) -> bool {

@@ -7,22 +7,20 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, after, never, select};
 use tungstenite::Utf8Bytes;
 
+use super::backoff::Backoff;
 use super::command::{self, Typed};
-use super::console::{Input, Terminal};
+use super::console::Terminal;
 use super::conversation::{Conversation, Said, Turn};
 use super::editor::Names;
 use super::heard::{self, Heard};
+use super::input::Input;
 use super::line::{self, Incoming, Writer};
-use super::show::{self, Show, clean};
+use super::printable::{is_printable, to_printable};
+use super::show::{self, Show};
 use crate::cli::{PROGRAM, SIGNAL_BASE};
 use crate::protocol::address::Address;
 use crate::protocol::message::CloseReason;
 
-/// Longest wait before the first attempt to connect again, and before any. Each is up to twice the one before.
-const BACKOFF_FIRST: Duration = Duration::from_millis(500);
-const BACKOFF_MAX: Duration = Duration::from_secs(30);
-/// A connection that lasts this long starts the backoff anew.
-const STEADY: Duration = Duration::from_secs(10);
 /// For so long after an attempt that ended without a welcome, the name may be taken by nobody but oneself.
 const ORPHAN_TIMEOUT: Duration = Duration::from_secs(15);
 /// Messages of a pipe without a receipt. Beyond them the pipe waits, so that its end knows what has become of each.
@@ -50,8 +48,7 @@ pub struct Member {
     opened: Option<Instant>,
     /// When an attempt last ended without a welcome, after which the server may still take it for connected.
     orphaned: Option<Instant>,
-    /// Connections since the last that lasted.
-    attempts: u32,
+    backoff: Backoff,
     /// When to connect again.
     retry: Receiver<Instant>,
     /// The exit status, once this is to end.
@@ -87,7 +84,7 @@ impl Member {
             writer: None,
             opened: None,
             orphaned: None,
-            attempts: 0,
+            backoff: Backoff::default(),
             retry: never(),
             ending: None,
             goodbye_said: false,
@@ -149,7 +146,7 @@ impl Member {
 
     fn connect(&mut self) -> Step {
         self.retry = never();
-        self.attempts += 1;
+        self.backoff.count_attempt();
         let connection = line::connect(self.address.clone(), &self.conversation.query());
         self.incoming = connection.map_err(|error| format!("can't start a thread: {error}"))?;
         Ok(None)
@@ -207,7 +204,7 @@ impl Member {
         if turn.members_changed {
             // What Tab puts into the line goes to the terminal as it is.
             let harmless =
-                self.conversation.members().filter(|name| name.chars().all(show::may_stand));
+                self.conversation.members().filter(|name| name.chars().all(is_printable));
             *self.names.lock().unwrap_or_else(PoisonError::into_inner) =
                 harmless.map(str::to_owned).collect();
         }
@@ -239,7 +236,7 @@ impl Member {
             return Err(format!(
                 "{} does not let you in: {}",
                 self.address.authority,
-                clean(&refusal())
+                to_printable(&refusal())
             ));
         }
         if is(&[CloseReason::Replaced]) {
@@ -261,7 +258,7 @@ impl Member {
         }
         let why = match is(&[CloseReason::ServerShutdown]) {
             true => "the server stops".to_owned(),
-            false => format!("closed with {code} {}", clean(reason)),
+            false => format!("closed with {code} {}", to_printable(reason)),
         };
         self.lost(why.trim_end())
     }
@@ -290,14 +287,8 @@ impl Member {
             let Address { authority, path, .. } = &self.address;
             return Err(format!("can't join at ws://{authority}{path}: {why}"));
         }
-        if self.opened.take().is_some_and(|opened| opened.elapsed() >= STEADY) {
-            self.attempts = 0;
-        }
-        let longest =
-            BACKOFF_FIRST.saturating_mul(1 << self.attempts.min(u32::BITS - 2)).min(BACKOFF_MAX);
-        // Half of it by chance, so that the members of a room don't come back all at once.
-        let chance = f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX);
-        let wait = longest.mul_f64(0.5 + chance / 2.0);
+        let lasted = self.opened.take().map_or(Duration::ZERO, |opened| opened.elapsed());
+        let wait = self.backoff.wait_after(lasted);
         self.retry = after(wait);
         self.note(&format!(
             "connection lost ({why}); reconnecting in {:.1} s",
@@ -323,7 +314,7 @@ impl Member {
                 self.deadline = after(RECEIPT_TIMEOUT);
                 self.leave_if_settled()
             }
-            Input::Broken(problem) => Err(problem),
+            Input::Failed(problem) => Err(problem),
         }
     }
 
@@ -333,7 +324,7 @@ impl Member {
             Input::Line(line) => line,
             Input::End => "/quit".to_owned(),
             // A terminal that is gone does not hurry anybody.
-            Input::Broken(_) => return Ok(None),
+            Input::Failed(_) => return Ok(None),
         };
         match Typed::parse(&line, self.conversation.members()) {
             Typed::Nothing => Ok(None),
@@ -487,7 +478,7 @@ impl Member {
         }
         for line in note.lines() {
             // Nobody may be there to read it.
-            let _ = writeln!(io::stderr(), "{}: {}", PROGRAM, clean(line));
+            let _ = writeln!(io::stderr(), "{}: {}", PROGRAM, to_printable(line));
         }
         Ok(())
     }

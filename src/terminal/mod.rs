@@ -3,14 +3,17 @@
 //! As on the server, each thread waits for one thing: `line` has the one that reads from the socket, `terminal` the one that
 //! reads what is typed. This one selects over what they send, writes to the socket, and decides.
 
+pub mod backoff;
 pub mod command;
 pub mod console;
 pub mod conversation;
 pub mod editor;
 pub mod healthcheck;
 pub mod heard;
+pub mod input;
 pub mod line;
 pub mod member;
+pub mod printable;
 pub mod show;
 
 use std::io;
@@ -24,7 +27,7 @@ use signal_hook::iterator::Signals;
 
 use crate::cli;
 use crate::protocol::address::Address;
-use crate::protocol::message::{self, ROOM_DEFAULT};
+use crate::protocol::message::ROOM_DEFAULT;
 use console::Terminal;
 use conversation::Conversation;
 use editor::Names;
@@ -67,7 +70,7 @@ fn endpoint(address: &Address) -> Address {
 fn room_of(address: &Address) -> Result<String, String> {
     let named = address.query.split('&').find_map(|pair| pair.strip_prefix("room="));
     let room = percent_decode_str(named.unwrap_or(ROOM_DEFAULT)).decode_utf8_lossy();
-    message::parse_room(&room).map_err(|reason| reason.advice().unwrap_or_default().to_owned())
+    cli::parse_room(&room).map_err(str::to_owned)
 }
 
 /// The first signal is handed on, the second ends the process at once.

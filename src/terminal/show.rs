@@ -5,6 +5,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
 use super::conversation::Said;
+use super::printable::to_printable;
 use crate::cli::PROGRAM;
 use crate::protocol::message::{self, fold_case};
 
@@ -107,21 +108,15 @@ impl Show {
     }
 }
 
-/// Whether a character may reach a terminal as it is. No control characters (C0, C1, so no escape sequence either), nothing
-/// that turns text around or hides in it, but for what joins letters and emoji.
-pub fn may_stand(c: char) -> bool {
-    !message::is_unseen(c) || matches!(c, '\u{200C}' | '\u{200D}' | '\u{FE00}'..='\u{FE0E}')
-}
-
 /// `name` as it stands in a line: in quotes if without them it could pass for something else, such as the beginning of a
 /// private message, a notice, or another's name and words.
 fn shown_name(name: &str) -> String {
     let own_word = [YOU, PROGRAM].contains(&fold_case(name).as_str());
     let like_mark = !name.starts_with(char::is_alphanumeric);
     if own_word || like_mark || name.contains(is_delimiter) {
-        return format!("\"{}\"", clean(&name.replace('\\', r"\\").replace('"', r#"\""#)));
+        return format!("\"{}\"", to_printable(&name.replace('\\', r"\\").replace('"', r#"\""#)));
     }
-    clean(name)
+    to_printable(name)
 }
 
 /// What ends a name in a line, and its look-alikes: colons and arrows.
@@ -134,19 +129,12 @@ fn is_delimiter(c: char) -> bool {
 
 /// A message that was not delivered, in words.
 pub fn undelivered(content: &str, why: &str) -> String {
-    format!("not delivered: {} ({})", clean(content), clean(why))
-}
-
-/// `text` on one line, with everything visible.
-pub fn clean(text: &str) -> String {
-    text.chars()
-        .map(|c| if may_stand(c) { c.to_string() } else { c.escape_unicode().to_string() })
-        .collect()
+    format!("not delivered: {} ({})", to_printable(content), to_printable(why))
 }
 
 /// A content: its lines below each other, each with everything visible.
 fn body(content: &str) -> String {
     let lines: Vec<String> =
-        content.lines().map(|line| clean(&line.replace('\t', "    "))).collect();
+        content.lines().map(|line| to_printable(&line.replace('\t', "    "))).collect();
     lines.join(&format!("\n{INDENT}"))
 }
