@@ -1,92 +1,95 @@
-//! The terminal, or the pipes in its place: what is typed, and the way to what is shown.
+//! The terminal, or the pipes in its place: where lines come from and where text goes.
 
+use std::env;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use nix::sys::termios::{SetArg, Termios, tcsetattr};
 
-use super::editor::{Names, Screen, edit_lines};
-use super::input::{Input, read_stdin};
+use crate::terminal::editor::{Completions, Screen, edit_lines};
+use crate::terminal::input::{Input, read_stdin};
 
-/// How long the end waits for the last texts.
+/// Time to wait at the end until the last text is on the screen.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
-/// Ends bracketed paste, which rustyline begins, and clears what stands from the prompt on.
+/// Ends bracketed paste, which rustyline begins, and clears the screen from the prompt on.
 const LEAVE_PROMPT: &str = "\x1b[?2004l\r\x1b[J";
 
-/// Where texts go, and lines come from.
-pub struct Terminal {
-    /// What is typed.
+/// Standard input and output.
+pub struct Console {
+    /// What is typed, or comes through a pipe.
     pub input: Receiver<Input>,
-    /// Whether a person types: commands are understood then. A pipe's lines are sent as they are.
+    /// True if a user types: then lines may be commands. Lines of a pipe are sent as they are.
     pub interactive: bool,
-    /// Whether standard output is a terminal that has colours, and nobody asked for none (no-color.org).
+    /// True if standard output is a terminal, so that a person reads it.
+    pub output_is_terminal: bool,
+    /// True if standard output has colours, and `NO_COLOR` (no-color.org) does not forbid them.
     pub colours: bool,
+    /// The edited prompt, and the text above it. `None` in a pipe or a plain terminal.
     screen: Option<Screen>,
 }
 
-impl Terminal {
-    /// Finds out what there is, and begins to read.
+impl Console {
+    /// Finds out what standard input and output are, and starts to read.
     ///
     /// # Errors
-    /// What the system says.
-    pub fn open(names: &Names) -> io::Result<Terminal> {
+    /// Returns the error of the system or the editor.
+    pub fn open(completions: &Completions) -> io::Result<Console> {
         let interactive = io::stdin().is_terminal();
-        let seen = io::stdout().is_terminal();
-        let set = |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty());
-        let capable = set("TERM").is_some_and(|term| term != "dumb");
-        let colours = seen && capable && set("NO_COLOR").is_none();
-        if interactive && seen && capable {
-            let (input, screen) = edit_lines(names.clone())?;
-            return Ok(Terminal { input, interactive, colours, screen: Some(screen) });
-        }
-        Ok(Terminal { input: read_stdin()?, interactive, colours, screen: None })
-    }
-
-    /// Whether standard output is looked at by a person.
-    pub fn seen(&self) -> bool {
-        io::stdout().is_terminal()
+        let output_is_terminal = io::stdout().is_terminal();
+        let set = |variable: &str| env::var_os(variable).filter(|value| !value.is_empty());
+        let understands_sequences = set("TERM").is_some_and(|term| term != "dumb");
+        let colours = output_is_terminal && understands_sequences && set("NO_COLOR").is_none();
+        let (input, screen) = if interactive && output_is_terminal && understands_sequences {
+            let (input, screen) = edit_lines(completions.clone())?;
+            (input, Some(screen))
+        } else {
+            (read_stdin()?, None)
+        };
+        Ok(Console { input, interactive, output_is_terminal, colours, screen })
     }
 
     /// Shows whole lines.
     ///
     /// # Errors
-    /// What standard output says.
-    pub fn print(&self, text: String) -> io::Result<()> {
+    /// Returns the error of standard output.
+    pub fn print(&self, lines: String) -> io::Result<()> {
         match &self.screen {
-            Some(screen) => screen.texts.send(text).map_err(io::Error::other),
+            Some(screen) => screen.lines.send(lines).map_err(io::Error::other),
             None => {
                 let mut stdout = io::stdout().lock();
-                stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
+                stdout.write_all(lines.as_bytes())?;
+                stdout.flush()
             }
         }
     }
 
-    /// Whether what this program itself has to say goes where messages go, or to standard error.
+    /// True if notes of this program appear among the messages. Otherwise a program may be reading
+    /// those, and notes go to standard error.
     pub fn has_screen(&self) -> bool {
         self.screen.is_some()
     }
 
-    /// Shows what is still to be shown, and leaves the terminal as it was found.
+    /// Shows what is still waiting, and leaves the terminal as it was found.
     pub fn close(self) {
-        if let Some(screen) = self.screen {
-            drop(screen.texts);
-            let _ = screen.shown.recv_timeout(CLOSE_TIMEOUT);
-            restore(&screen.mode);
+        if let Some(Screen { lines, all_shown, mode_before }) = self.screen {
+            drop(lines);
+            let _ = all_shown.recv_timeout(CLOSE_TIMEOUT);
+            restore(&mode_before);
         }
     }
 
-    /// Leaves the terminal as it was found, from wherever, for an end at once.
+    /// Returns a function with which another thread can leave the terminal as it was found.
     pub fn restorer(&self) -> impl Fn() + Send + 'static {
-        let mode = self.screen.as_ref().map(|screen| screen.mode.clone());
-        move || mode.iter().for_each(restore)
+        let mode_before = self.screen.as_ref().map(|screen| screen.mode_before.clone());
+        move || mode_before.iter().for_each(restore)
     }
 }
 
-/// The editor may be waiting for a key in the mode that it needs, and stays there.
-fn restore(mode: &Termios) {
+/// Does what the editor can't do, which may still wait for a key in a mode of its own.
+fn restore(mode_before: &Termios) {
     let mut stdout = io::stdout();
-    // Nothing can be done about a terminal that is gone.
+    // Nothing can be done about a terminal that has closed.
     let _ = stdout.write_all(LEAVE_PROMPT.as_bytes()).and_then(|()| stdout.flush());
-    let _ = tcsetattr(io::stdin(), SetArg::TCSADRAIN, mode);
+    let _ = tcsetattr(io::stdin(), SetArg::TCSADRAIN, mode_before);
 }
