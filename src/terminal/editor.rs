@@ -74,11 +74,11 @@ pub fn edit_lines(completions: Completions) -> io::Result<(Receiver<Input>, Scre
     // for the printer, and the printer for the editor's next prompt.
     let (input_sender, input) = unbounded();
     let (lines, prints) = bounded(PRINTS_MAX);
-    let (shown_by_drop, all_shown) = bounded(0);
+    let (dropped_when_shown, all_shown) = bounded(0);
     let printer_gate = gate.clone();
     // Neither is joined: the editor may still wait for a key when the program ends.
     thread::Builder::new().name("printer".to_owned()).spawn(move || {
-        let _shown_by_drop = shown_by_drop;
+        let _dropped_when_shown = dropped_when_shown;
         print_pump(printer, &printer_gate, &prints);
     })?;
     thread::Builder::new().name("editor".to_owned()).spawn(move || {
@@ -109,7 +109,7 @@ fn edit_pump(mut editor: Editor<EditorHelper, MemHistory>, sender: &Sender<Input
     }
 }
 
-/// Shows all that is waiting with one drawing, again and again.
+/// Shows what is waiting, all of it with one drawing.
 fn print_pump(mut printer: impl ExternalPrinter, gate: &Gate, prints: &Receiver<String>) {
     while let Ok(mut lines) = prints.recv() {
         lines.extend(prints.try_iter());

@@ -1,6 +1,5 @@
 //! `parlour chat` in a terminal, when its user leaves before every message is confirmed.
 
-use std::process::Command;
 use std::sync::mpsc::channel;
 
 use serde_json::json;
@@ -61,13 +60,7 @@ fn asking_twice_leaves_at_once_and_says_how_many_are_not_confirmed() {
         }
         match second {
             Some(keys) => ann.press(keys),
-            None => assert!(
-                Command::new("kill")
-                    .args(["-INT", &ann.pid().to_string()])
-                    .status()
-                    .unwrap()
-                    .success()
-            ),
+            None => ann.signal("INT"),
         }
         let (status, written) = ann.wait_for_exit();
         assert!(

@@ -3,7 +3,7 @@
 //! With a long `--leave-grace`, a `leave` shows that the client has sent a close frame.
 
 use std::net::TcpListener;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{ExitStatus, Stdio};
 
 use serde_json::Value;
 
@@ -145,13 +145,7 @@ fn a_signal_or_a_closed_output_closes_the_connection() {
         let mut ann = Pipe::start(server.address, &["--name", "Ann"]);
         ann.write_line("hello");
         ann.next_line_with("Ann: hello");
-        assert!(
-            Command::new("kill")
-                .args([&format!("-{signal}"), &ann.pid().to_string()])
-                .status()
-                .unwrap()
-                .success()
-        );
+        ann.signal(signal);
         let (exit, ..) = ann.wait_for_exit();
         assert_eq!(exit.code(), Some(status));
         watcher.next_where(|message| message["type"] == "leave" && message["user"] == "Ann");
