@@ -1,4 +1,4 @@
-//! The command line: a server, unless a command asks for something else.
+//! The command line and the exit statuses. Without a command, parlour serves the chat.
 
 use std::ffi::OsString;
 
@@ -8,56 +8,64 @@ use crate::config::Config;
 use crate::protocol::address::Address;
 use crate::protocol::name;
 
-/// Everything that can stand on the command line.
+/// The program's name. Errors and notes on standard error begin with it, lines of the log do not.
+pub const PROGRAM: &str = "parlour";
+
+/// Exit status after an error.
+pub const FAILURE: u8 = 1;
+/// Exit status for a command line that is wrong.
+pub const USAGE: u8 = 2;
+/// Exit status after a signal, before its number is added, as shells count.
+pub const SIGNAL_BASE: u8 = 128;
+
+/// Everything that the command line can hold.
 #[derive(Debug, Parser)]
 #[command(
-    name = "parlour",
+    name = PROGRAM,
     version,
     about = "A small WebSocket chat server. Without options it serves http://127.0.0.1:8080/",
     args_conflicts_with_subcommands = true
 )]
 pub struct Options {
-    /// What the server goes by.
+    /// Options of the server. Of the commands, `healthcheck` reads one from the environment.
     #[command(flatten)]
     pub config: Config,
-    /// Something else than to serve.
+    /// What to do instead of serving.
     #[command(subcommand)]
     pub command: Option<Command>,
 }
 
-/// What the program does beside serving.
+/// What the program can do other than serve. Their docs are the texts of `--help`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Talk in a room from this terminal; without a terminal, each line of standard input is a
-    /// message
+    /// Chat in a room from this terminal; without a terminal, send each line of standard input
     Chat(Chat),
-    /// Ask whether a server is well: the exit status is 0 if it is, else 1
+    /// Check that a server answers: the exit status is 0 if it does, otherwise 1
     Healthcheck {
-        /// Its address; by default that of a server on this machine, where PARLOUR_LISTEN says if
-        /// it is set
+        /// Address of the server; by default the one on this machine, at PARLOUR_LISTEN if set
         url: Option<String>,
     },
 }
 
 /// Options of `parlour chat`.
 #[derive(Args, Debug)]
-#[command(
-    after_help = "In a terminal, /help lists the commands. Without one, the end of the input ends it, once all is delivered."
-)]
+#[command(after_help = "In a terminal, /help lists the commands. \
+        Without one, the end of the input ends the chat, once every message has arrived.")]
 pub struct Chat {
     /// Address of the server, or of a room's page
-    #[arg(value_name = "URL", default_value = "ws://127.0.0.1:8080/", value_parser = Address::parse)]
+    #[arg(value_name = "URL", default_value = "ws://127.0.0.1:8080/")]
+    #[arg(value_parser = Address::parse)]
     pub address: Address,
 
-    /// Your name; without one, the server makes a guest's
-    #[arg(long, value_name = "NAME", value_parser = valid_name)]
+    /// Your name; without it, the server gives you a guest's name
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
     pub name: Option<String>,
 
-    /// The room; by default the one that the URL names, or the lobby
-    #[arg(long, value_name = "ROOM", value_parser = valid_room)]
+    /// The room; by default the one in the URL, or the lobby
+    #[arg(long, value_name = "ROOM", value_parser = parse_room)]
     pub room: Option<String>,
 
-    /// Print each message of the server as it comes, one JSON object a line
+    /// Print each message of the server as it arrives, one JSON object per line
     #[arg(long)]
     pub json: bool,
 }
@@ -66,7 +74,8 @@ impl Options {
     /// Reads the command line (the program's name first) and the environment.
     ///
     /// # Errors
-    /// What clap says of a bad option, and of `--help` and `--version`, which are no failures.
+    /// Returns clap's error about a bad option; also for `--help` and `--version`, which are not
+    /// failures.
     pub fn read<I, T>(args: I) -> Result<Options, clap::Error>
     where
         I: IntoIterator<Item = T>,
@@ -77,21 +86,29 @@ impl Options {
         Ok(options)
     }
 
-    /// What to type for help about `args`: a command has help of its own.
+    /// Returns what to type for help about `args`: each command has a help page of its own.
     pub fn help_for(mut args: impl Iterator<Item = OsString>) -> String {
         let command =
             args.nth(1).and_then(|word| Options::command().find_subcommand(word).cloned());
-        command.map_or_else(
-            || "parlour --help".into(),
-            |command| format!("parlour {} --help", command.get_name()),
-        )
+        match command {
+            Some(command) => format!("{PROGRAM} {} --help", command.get_name()),
+            None => format!("{PROGRAM} --help"),
+        }
     }
 }
 
-fn valid_name(text: &str) -> Result<String, &'static str> {
+/// Checks a nickname.
+///
+/// # Errors
+/// Says what a nickname may be.
+pub fn parse_name(text: &str) -> Result<String, &'static str> {
     name::parse_name(text).map_err(|reason| reason.advice().unwrap_or_default())
 }
 
-fn valid_room(text: &str) -> Result<String, &'static str> {
+/// Checks the name of a room.
+///
+/// # Errors
+/// Says what the name of a room may be.
+pub fn parse_room(text: &str) -> Result<String, &'static str> {
     name::parse_room(text).map_err(|reason| reason.advice().unwrap_or_default())
 }

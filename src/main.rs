@@ -7,7 +7,7 @@ use std::process::{ExitCode, exit};
 use std::thread;
 
 use log::{error, info, warn};
-use parlour::cli::{Command, Options};
+use parlour::cli::{Command, FAILURE, Options, PROGRAM, SIGNAL_BASE, USAGE};
 use parlour::config::{Config, LogFormat};
 use parlour::server::{Server, StopHandle};
 use parlour::system::{logging, network};
@@ -15,11 +15,6 @@ use parlour::terminal;
 use parlour::terminal::healthcheck;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-
-/// Exit status of a start or an end that failed.
-const FAILURE: u8 = 1;
-/// Exit status of a command line that can't be parsed.
-const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let Options { config, command } = match Options::read(std::env::args_os()) {
@@ -109,7 +104,7 @@ fn serve(server: Server) -> ExitCode {
 
 fn fail(status: u8, problem: &str) -> ExitCode {
     // If nobody can read it, the exit status still says that it failed.
-    let _ = writeln!(std::io::stderr(), "parlour: {problem}");
+    let _ = writeln!(std::io::stderr(), "{PROGRAM}: {problem}");
     ExitCode::from(status)
 }
 
@@ -142,7 +137,7 @@ fn stop_on_signals(server: StopHandle) -> std::io::Result<()> {
             match signal {
                 SIGHUP if !in_terminal => info!("SIGHUP: there is nothing to reload or reopen"),
                 SIGHUP if stopping => {}
-                _ if stopping => exit(i32::from(terminal::SIGNAL_BASE) + signal),
+                _ if stopping => exit(i32::from(SIGNAL_BASE) + signal),
                 _ => {
                     stopping = true;
                     server.stop();

@@ -32,6 +32,7 @@ mod http {
     mod routes;
 }
 mod protocol {
+    mod address;
     mod bad_messages;
 }
 mod system {
@@ -40,8 +41,14 @@ mod system {
 }
 mod terminal {
     mod conversation;
+    mod healthcheck;
     mod leaving;
-    mod program;
+    mod pipe;
+    mod prompt;
+    mod reconnecting;
+    mod transcript;
+    mod typed_line;
+    mod untrusted_server;
 }
 mod web {
     mod page;

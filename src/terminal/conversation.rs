@@ -1,58 +1,67 @@
-//! What a client knows of its room, and what it has sent without a receipt. No socket, no terminal, no clock: what happens
-//! is told to it, and it tells what to show and what to send.
+//! What this client knows of its room, and which of its messages are not confirmed yet.
+//!
+//! There is no socket, no terminal and no clock in here. Each method takes what happened, and
+//! returns what to show and what to send.
+//!
+//! Every message carries a reference that no other has, in its field `ref`. It is an idempotency
+//! key: the server does not repeat a message whose reference it knows. So after a broken connection
+//! everything unconfirmed can be sent again, unless the server may have forgotten its reference.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::mem;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
-use super::heard::Heard;
-use crate::protocol::message;
+use crate::protocol::message::Timestamp;
 use crate::protocol::name::fold_case;
+use crate::terminal::received::{Received, Welcome};
 
-/// Random digits that keep one client's refs apart from another's, and from those of its last run.
-const REF_PREFIX_DIGITS: usize = 8;
-/// Names that are told when somebody comes in; `/who` tells all.
-const NAMES_TOLD_MAX: usize = 12;
-/// Characters of a message that are repeated where something became of it.
+/// Random digits that begin each reference: another client, or this one's next run, has others.
+const REFERENCE_PREFIX_DIGITS: usize = 8;
+/// Names to list when this client enters. `/who` lists all.
+const NAMES_LISTED_MAX: usize = 12;
+/// Characters to quote of a message that was not delivered.
 const QUOTED_CHARS_MAX: usize = 60;
+/// Why a message that was sent is given up.
+const UNCERTAIN: &str = "the server did not confirm it; it may have arrived all the same";
 
-/// Something to show.
+/// One entry of the transcript.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Said {
-    /// By a member, to everyone.
-    Public { user: String, content: String, ts: message::Timestamp },
-    /// By one member to another, one of whom is this client.
-    Private { user: String, to: String, content: String, ts: message::Timestamp },
-    /// Somebody came.
-    Joined { user: String, ts: message::Timestamp },
-    /// Somebody went.
-    Left { user: String, ts: message::Timestamp },
-    /// This client has come in.
-    Entered(String),
-    /// By this program.
+pub enum Entry {
+    /// A member's message to everyone.
+    Public { user: String, content: String, ts: Timestamp },
+    /// A message between this client and one other member.
+    Private { user: String, to: String, content: String, ts: Timestamp },
+    /// A member joined the room.
+    Joined { user: String, ts: Timestamp },
+    /// A member left the room.
+    Left { user: String, ts: Timestamp },
+    /// This client entered the room for the first time: a greeting.
+    Greeting(String),
+    /// Something that this program has to say.
     Note(String),
-    /// A message of this client that was not delivered.
-    Failed { content: String, why: String },
+    /// The beginning of a message of this client that did not arrive, or may not have.
+    Undelivered { content: String, why: String },
 }
 
-/// What follows from something that was heard.
+/// What follows from a message of the server.
 #[derive(Debug, Default)]
-pub struct Turn {
-    /// To be shown, in this order.
-    pub said: Vec<Said>,
-    /// To be sent, in this order.
-    pub send: Vec<String>,
-    /// Somebody came or went.
+pub struct Effects {
+    /// Entries to show, in this order.
+    pub to_show: Vec<Entry>,
+    /// Messages to send, in this order.
+    pub to_send: Vec<String>,
+    /// True if a member joined or left.
     pub members_changed: bool,
 }
 
-/// A message without a receipt.
-struct Pending {
-    receipt: String,
+/// A message that the server has not confirmed by sending it back.
+struct Unconfirmed {
+    reference: String,
     to: Option<String>,
     content: String,
-    /// It may have reached the server.
+    /// True if it may have reached the server.
     sent: bool,
 }
 
@@ -65,67 +74,129 @@ struct Outgoing<'a> {
     to: Option<&'a str>,
     content: &'a str,
     #[serde(rename = "ref")]
-    receipt: &'a str,
+    reference: &'a str,
 }
 
-impl Pending {
-    /// The message as JSON.
-    fn transmit(&mut self) -> String {
-        self.sent = true;
-        let kind = if self.to.is_some() { "private" } else { "public" };
-        let Pending { receipt, to, content, .. } = self;
-        serde_json::to_string(&Outgoing { kind, to: to.as_deref(), content, receipt })
-            .expect("strings always serialise")
-    }
+/// What the server knows a member by when it returns.
+struct Membership {
+    session: String,
+    epoch: String,
 }
 
 /// One member's view of a room, over any number of connections.
 pub struct Conversation {
     name: Option<String>,
     room: String,
-    /// From the last welcome: the secret, and the life of the room.
-    joined: Option<(String, String)>,
-    /// The newest public message that has been shown.
-    seq: u64,
-    /// Messages of the history that are still to come on this connection; `None` before its welcome.
-    to_come: Option<u64>,
+    /// From the last welcome.
+    membership: Option<Membership>,
+    /// The number of the newest public message that was shown.
+    newest_shown: u64,
+    /// Messages of the room's history that this connection still has to deliver; `None` before its
+    /// welcome.
+    history_left: Option<u64>,
     /// Names, by the form in which they are compared.
     members: BTreeMap<String, String>,
-    pending: VecDeque<Pending>,
-    /// The room may have forgotten public messages of this client together with its history, since the last time that this
-    /// was up to date.
+    /// In the order in which they were written.
+    unconfirmed: VecDeque<Unconfirmed>,
+    /// True if the room's history has a gap since the last time that this client was up to date:
+    /// the references of its public messages may be forgotten.
     public_forgotten: bool,
-    /// The server may have forgotten private ones together with the session.
+    /// True if the server does not know the session any more, nor the references of private
+    /// messages.
     private_forgotten: bool,
-    ref_prefix: String,
-    refs: u64,
+    reference_prefix: String,
+    references_used: u64,
 }
 
 impl Conversation {
-    /// Not begun yet. `random` makes its refs its own.
+    /// Begins a conversation that is not connected yet. `random` makes its references its own.
     pub fn new(name: Option<String>, room: String, random: u32) -> Conversation {
         Conversation {
             name,
             room,
-            joined: None,
-            seq: 0,
-            to_come: None,
+            membership: None,
+            newest_shown: 0,
+            history_left: None,
             members: BTreeMap::new(),
-            pending: VecDeque::new(),
+            unconfirmed: VecDeque::new(),
             public_forgotten: false,
             private_forgotten: false,
-            ref_prefix: format!("{random:0REF_PREFIX_DIGITS$x}"),
-            refs: 0,
+            reference_prefix: format!("{random:0REFERENCE_PREFIX_DIGITS$x}"),
+            references_used: 0,
         }
     }
 
-    /// The query of the next connection.
+    /// Takes a message of the server, and returns what follows from it.
+    pub fn receive(&mut self, message: Received) -> Effects {
+        let mut effects = Effects::default();
+        match message {
+            Received::Welcome(welcome) => self.enter(welcome, &mut effects),
+            Received::Public { user, content, seq, reference, ts } => {
+                self.confirm(&user, reference.as_deref());
+                if seq > self.newest_shown {
+                    self.newest_shown = seq;
+                    effects.to_show.push(Entry::Public { user, content, ts });
+                }
+                self.count_down_history(&mut effects);
+            }
+            Received::Private { user, to, content, reference, ts } => {
+                self.confirm(&user, reference.as_deref());
+                effects.to_show.push(Entry::Private { user, to, content, ts });
+            }
+            Received::Join { user, ts } => {
+                // This client's own adds nothing to the welcome.
+                if self.members.insert(fold_case(&user), user.clone()).is_none() {
+                    effects.members_changed = true;
+                    effects.to_show.push(Entry::Joined { user, ts });
+                }
+            }
+            Received::Leave { user, ts } => {
+                self.members.remove(&fold_case(&user));
+                effects.members_changed = true;
+                effects.to_show.push(Entry::Left { user, ts });
+            }
+            Received::Error { content, reference } => {
+                effects.to_show.push(self.fail(reference.as_deref(), content));
+            }
+            Received::Unknown => {}
+        }
+        effects
+    }
+
+    /// Takes a message that the user wrote, to one member or to everyone. Returns its JSON, or
+    /// `None` if it has to wait until this client has received the room's history.
+    pub fn post(&mut self, to: Option<String>, content: String) -> Option<String> {
+        self.references_used += 1;
+        let reference = format!("{}-{}", self.reference_prefix, self.references_used);
+        let mut message = Unconfirmed { reference, to, content, sent: false };
+        let json = self.is_up_to_date().then(|| message.send());
+        self.unconfirmed.push_back(message);
+        json
+    }
+
+    /// Notes that the connection has ended.
+    pub fn disconnect(&mut self) {
+        self.history_left = None;
+    }
+
+    /// Gives up the oldest message that was sent: the one over which the server closed the
+    /// connection.
+    pub fn fail_oldest(&mut self, why: &str) -> Option<Entry> {
+        let index = self.unconfirmed.iter().position(|message| message.sent)?;
+        self.unconfirmed.remove(index).map(|message| message.undelivered(why))
+    }
+
+    /// Returns the query of the next connection's URL.
     pub fn query(&self) -> String {
-        let seq = self.seq.to_string();
+        let newest_shown = self.newest_shown.to_string();
         let mut parameters = vec![("room", self.room.as_str())];
         parameters.extend(self.name.as_deref().map(|name| ("name", name)));
-        if let Some((session, epoch)) = &self.joined {
-            parameters.extend([("session", session.as_str()), ("epoch", epoch), ("since", &seq)]);
+        if let Some(Membership { session, epoch }) = &self.membership {
+            parameters.extend([
+                ("session", session.as_str()),
+                ("epoch", epoch),
+                ("since", &newest_shown),
+            ]);
         }
         let encoded = parameters
             .iter()
@@ -133,29 +204,30 @@ impl Conversation {
         encoded.collect::<Vec<_>>().join("&")
     }
 
-    /// The name that the server knows this client by.
+    /// The name that this client has in the room; empty before the first welcome if the server is
+    /// to choose it.
     pub fn name(&self) -> &str {
         self.name.as_deref().unwrap_or_default()
     }
 
-    /// Whether there has been a welcome.
-    pub fn joined(&self) -> bool {
-        self.joined.is_some()
+    /// True if any connection has had a welcome.
+    pub fn has_joined(&self) -> bool {
+        self.membership.is_some()
     }
 
-    /// Whether the present connection is not in the room yet.
-    pub fn pending_welcome(&self) -> bool {
-        self.to_come.is_none()
+    /// True if the current connection has had no welcome yet.
+    pub fn awaits_welcome(&self) -> bool {
+        self.history_left.is_none()
     }
 
-    /// Whether the history is in, so that messages may go out.
-    pub fn caught_up(&self) -> bool {
-        self.to_come == Some(0)
+    /// True if the room's history has been received, so that messages may be sent.
+    pub fn is_up_to_date(&self) -> bool {
+        self.history_left == Some(0)
     }
 
-    /// Messages without a receipt.
-    pub fn pending(&self) -> usize {
-        self.pending.len()
+    /// How many messages the server has not confirmed.
+    pub fn unconfirmed(&self) -> usize {
+        self.unconfirmed.len()
     }
 
     /// The names of the members.
@@ -163,154 +235,119 @@ impl Conversation {
         self.members.values().map(String::as_str)
     }
 
-    /// Who is here, in words.
-    pub fn who(&self) -> String {
-        self.names(usize::MAX)
-    }
-
-    /// Takes a message to be sent, to one member or to everyone. `None` if it has to wait.
-    pub fn say(&mut self, to: Option<String>, content: String) -> Option<String> {
-        self.refs += 1;
-        let receipt = format!("{}-{}", self.ref_prefix, self.refs);
-        let mut pending = Pending { receipt, to, content, sent: false };
-        let text = self.caught_up().then(|| pending.transmit());
-        self.pending.push_back(pending);
-        text
-    }
-
-    /// The connection has ended.
-    pub fn cut(&mut self) {
-        self.to_come = None;
-    }
-
-    /// Gives up the oldest message that was sent: the one that the server closed the connection over.
-    pub fn fail_oldest(&mut self, why: &str) -> Option<Said> {
-        let at = self.pending.iter().position(|pending| pending.sent)?;
-        self.pending.remove(at).map(|pending| failed(&pending, why))
-    }
-
-    /// Takes a message of the server.
-    pub fn hear(&mut self, heard: Heard) -> Turn {
-        let mut turn = Turn::default();
-        match heard {
-            Heard::Welcome { user, room, users, epoch, seq, history, session } => {
-                turn.members_changed = true;
-                self.members = users.into_iter().map(|name| (fold_case(&name), name)).collect();
-                (self.name, self.room) = (Some(user), room);
-                match &self.joined {
-                    Some((known_session, known_epoch)) => {
-                        if *known_epoch != epoch {
-                            self.seq = 0;
-                            turn.note("the room has started anew: what was said before is no longer on the server");
-                        } else if self.seq.saturating_add(history) < seq {
-                            self.public_forgotten = true;
-                            turn.note("some messages are older than the room's history and can't be shown");
-                        }
-                        // Only a server that knows the session knows which private messages have arrived.
-                        self.private_forgotten |= *known_session != session;
-                        turn.note("connected again");
-                    }
-                    None => {
-                        let names = self.names(NAMES_TOLD_MAX);
-                        let Conversation { name, room, .. } = &self;
-                        let name = name.as_deref().unwrap_or_default();
-                        turn.said.push(Said::Entered(format!(
-                            "you are {name} in {room}; {names}; /help lists the commands"
-                        )));
-                    }
-                }
-                self.joined = Some((session, epoch));
-                self.to_come = Some(history);
-                self.catch_up(&mut turn);
-            }
-            Heard::Public { user, content, seq, receipt, ts } => {
-                self.settle(&user, receipt.as_deref());
-                if seq > self.seq {
-                    self.seq = seq;
-                    turn.said.push(Said::Public { user, content, ts });
-                }
-                if let Some(to_come @ 1..) = self.to_come {
-                    self.to_come = Some(to_come - 1);
-                    self.catch_up(&mut turn);
-                }
-            }
-            Heard::Private { user, to, content, receipt, ts } => {
-                self.settle(&user, receipt.as_deref());
-                turn.said.push(Said::Private { user, to, content, ts });
-            }
-            Heard::Join { user, ts } => {
-                // One's own, after the history, is no news.
-                if self.members.insert(fold_case(&user), user.clone()).is_none() {
-                    turn.members_changed = true;
-                    turn.said.push(Said::Joined { user, ts });
-                }
-            }
-            Heard::Leave { user, ts } => {
-                turn.members_changed = true;
-                self.members.remove(&fold_case(&user));
-                turn.said.push(Said::Left { user, ts });
-            }
-            Heard::Error { content, receipt } => {
-                let at = self
-                    .pending
-                    .iter()
-                    .position(|pending| Some(&pending.receipt) == receipt.as_ref());
-                match at.and_then(|at| self.pending.remove(at)) {
-                    Some(pending) => turn.said.push(failed(&pending, &content)),
-                    None => turn.note(&content),
-                }
-            }
-            Heard::Other => {}
-        }
-        turn
-    }
-
-    fn names(&self, most: usize) -> String {
-        let mut names: Vec<_> = self.members().take(most).collect();
-        let more = self.members.len().saturating_sub(most);
-        let more = (more > 0).then(|| format!("and {more} more"));
-        names.extend(more.as_deref());
+    /// Returns a sentence with the number of the members and the first `names_max` of their names.
+    pub fn describe_members(&self, names_max: usize) -> String {
+        let mut names: Vec<_> = self.members().take(names_max).collect();
+        let omitted = self.members.len().saturating_sub(names_max);
+        let omitted = (omitted > 0).then(|| format!("and {omitted} more"));
+        names.extend(omitted.as_deref());
         format!("{} here: {}", self.members.len(), names.join(", "))
     }
 
-    /// A receipt has come.
-    fn settle(&mut self, user: &str, receipt: Option<&str>) {
+    fn enter(&mut self, welcome: Welcome, effects: &mut Effects) {
+        self.find_losses(&welcome, effects);
+        let Welcome { user, room, users, epoch, history, session, .. } = welcome;
+        self.members = users.into_iter().map(|name| (fold_case(&name), name)).collect();
+        effects.members_changed = true;
+        (self.name, self.room) = (Some(user), room);
+        match self.membership.replace(Membership { session, epoch }) {
+            Some(_) => effects.note("connected again"),
+            None => effects.to_show.push(Entry::Greeting(self.greeting())),
+        }
+        self.history_left = Some(history);
+        self.send_unconfirmed(effects);
+    }
+
+    /// Compares a welcome with the one before, to find out what the server has forgotten since.
+    fn find_losses(&mut self, welcome: &Welcome, effects: &mut Effects) {
+        let Some(before) = &self.membership else { return };
+        // The server keeps with a session which private messages have arrived.
+        self.private_forgotten |= before.session != welcome.session;
+        if before.epoch != welcome.epoch {
+            self.newest_shown = 0;
+            effects
+                .note("the room started again: its earlier messages are no longer on the server");
+        } else if self.newest_shown.saturating_add(welcome.history) < welcome.seq {
+            self.public_forgotten = true;
+            effects.note(
+                "some messages you missed are older than the room's history and can't be shown",
+            );
+        }
+    }
+
+    fn greeting(&self) -> String {
+        let members = self.describe_members(NAMES_LISTED_MAX);
+        format!("you are {} in {}; {members}; /help lists the commands", self.name(), self.room)
+    }
+
+    /// Removes the message that `user` and `reference` confirm, if it is one of this client.
+    fn confirm(&mut self, user: &str, reference: Option<&str>) {
         if Some(user) == self.name.as_deref() {
-            self.pending.retain(|pending| Some(pending.receipt.as_str()) != receipt);
+            self.unconfirmed.retain(|message| Some(message.reference.as_str()) != reference);
         }
     }
 
-    /// Once the history is in, what has no receipt goes out again. The server says nothing twice that it has not forgotten.
-    fn catch_up(&mut self, turn: &mut Turn) {
-        if self.caught_up() {
-            self.give_up_uncertain(turn);
-            turn.send.extend(self.pending.iter_mut().map(Pending::transmit));
+    /// Returns the entry for an error of the server, about the message with `reference` if there is
+    /// one.
+    fn fail(&mut self, reference: Option<&str>, why: String) -> Entry {
+        let is_meant = |message: &Unconfirmed| Some(message.reference.as_str()) == reference;
+        let index = self.unconfirmed.iter().position(is_meant);
+        match index.and_then(|index| self.unconfirmed.remove(index)) {
+            Some(message) => message.undelivered(&why),
+            None => Entry::Note(why),
         }
     }
 
-    /// Gives up what would be said twice if it had arrived.
-    fn give_up_uncertain(&mut self, turn: &mut Turn) {
-        let public = std::mem::take(&mut self.public_forgotten);
-        let private = std::mem::take(&mut self.private_forgotten);
-        let is_uncertain =
-            |pending: &Pending| pending.sent && if pending.to.is_some() { private } else { public };
-        let (uncertain, kept) = self.pending.drain(..).partition(is_uncertain);
-        self.pending = kept;
-        let uncertain: VecDeque<Pending> = uncertain;
-        turn.said.extend(
-            uncertain.iter().map(|pending| failed(pending, "it is not certain that this arrived")),
-        );
+    fn count_down_history(&mut self, effects: &mut Effects) {
+        if let Some(left @ 1..) = self.history_left {
+            self.history_left = Some(left - 1);
+            self.send_unconfirmed(effects);
+        }
+    }
+
+    /// Sends everything unconfirmed again, once the room's history has been received and may have
+    /// confirmed some of it.
+    fn send_unconfirmed(&mut self, effects: &mut Effects) {
+        if self.is_up_to_date() {
+            self.give_up_uncertain(effects);
+            effects.to_send.extend(self.unconfirmed.iter_mut().map(Unconfirmed::send));
+        }
+    }
+
+    /// Gives up messages that would appear twice if they had arrived, because the server has
+    /// forgotten their references.
+    fn give_up_uncertain(&mut self, effects: &mut Effects) {
+        let public = mem::take(&mut self.public_forgotten);
+        let private = mem::take(&mut self.private_forgotten);
+        let is_uncertain = |message: &Unconfirmed| {
+            message.sent && if message.to.is_some() { private } else { public }
+        };
+        let (uncertain, certain): (VecDeque<_>, VecDeque<_>) =
+            self.unconfirmed.drain(..).partition(is_uncertain);
+        self.unconfirmed = certain;
+        effects.to_show.extend(uncertain.iter().map(|message| message.undelivered(UNCERTAIN)));
     }
 }
 
-impl Turn {
+impl Unconfirmed {
+    /// Marks the message as sent, and returns its JSON.
+    fn send(&mut self) -> String {
+        self.sent = true;
+        let kind = if self.to.is_some() { "private" } else { "public" };
+        let Unconfirmed { reference, to, content, .. } = self;
+        serde_json::to_string(&Outgoing { kind, to: to.as_deref(), content, reference })
+            .expect("strings always serialise")
+    }
+
+    fn undelivered(&self, why: &str) -> Entry {
+        let quoted: String = self.content.chars().take(QUOTED_CHARS_MAX).collect();
+        let ellipsis = if quoted.len() < self.content.len() { "…" } else { "" };
+        Entry::Undelivered { content: format!("{quoted}{ellipsis}"), why: why.to_owned() }
+    }
+}
+
+impl Effects {
     fn note(&mut self, note: &str) {
-        self.said.push(Said::Note(note.to_owned()));
+        self.to_show.push(Entry::Note(note.to_owned()));
     }
-}
-
-fn failed(pending: &Pending, why: &str) -> Said {
-    let quoted: String = pending.content.chars().take(QUOTED_CHARS_MAX).collect();
-    let more = if quoted.len() < pending.content.len() { "…" } else { "" };
-    Said::Failed { content: format!("{quoted}{more}"), why: why.to_owned() }
 }

@@ -1,13 +1,15 @@
-//! A terminal's line, edited by rustyline while messages come in above it.
+//! The prompt of a terminal: rustyline edits its line while messages appear above it.
 //!
-//! rustyline's printer puts messages above the line, but writes to the terminal itself while no line is being edited: it could
-//! tear the prompt, or overtake what it has not shown yet. So the `Gate` lets it print only between the first drawing of a
-//! prompt and the line's end.
+//! rustyline's printer puts messages above the line, but only while a line is being edited. At
+//! other times it writes to the terminal at once, where it can tear the prompt or overtake messages
+//! that it has not shown yet. So the `Gate` lets it print only between the first drawing of a
+//! prompt and the end of the line.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
@@ -21,99 +23,104 @@ use rustyline::history::MemHistory;
 use rustyline::validate::Validator;
 use rustyline::{Context, Editor, ExternalPrinter, Helper};
 
-use super::console::{Input, hear_end, spawn};
+use crate::terminal::input::{Input, watch_for_ends};
 
-/// Texts that wait to be shown.
-const TEXTS_MAX: usize = 1024;
-/// Lines that the arrow keys find again.
-const HISTORY_LINES: usize = 500;
 const PROMPT: &str = "> ";
-/// A print call that takes longer waits for the next prompt, and is past the point where it could tear this one.
-const PRINT_SETTLED: Duration = Duration::from_millis(50);
-/// One row up.
+/// Prints that wait to be shown.
+const PRINTS_MAX: usize = 1024;
+/// Lines that the arrow keys bring back.
+const HISTORY_LINES: usize = 500;
+/// Time for a print to finish before the line's end. One that takes longer is waiting for the next
+/// prompt, and can't tear this one any more.
+const PRINT_TIMEOUT: Duration = Duration::from_millis(50);
+/// Moves the cursor up one row.
 const UP: &str = "\x1b[A";
 
-/// Names that Tab completes.
-pub type Names = Arc<Mutex<BTreeSet<String>>>;
+/// The names that Tab completes.
+pub type Completions = Arc<Mutex<BTreeSet<String>>>;
 
-/// A terminal whose line is edited.
+/// A terminal whose prompt is edited.
 pub struct Screen {
-    /// Texts to be shown.
-    pub texts: Sender<String>,
-    /// Disconnected when all is shown.
-    pub shown: Receiver<()>,
-    /// The terminal's mode before.
-    pub mode: Termios,
+    /// Lines to show above the prompt.
+    pub lines: Sender<String>,
+    /// Disconnected once `lines` is dropped and all of them are shown.
+    pub all_shown: Receiver<()>,
+    /// The terminal's mode before the editor changed it.
+    pub mode_before: Termios,
 }
 
-/// Starts the editor and the printer.
+/// Starts the threads of the editor and the printer.
 ///
 /// # Errors
-/// What the system says.
-pub fn edit_lines(names: Names) -> io::Result<(Receiver<Input>, Screen)> {
-    let mode = tcgetattr(io::stdin())?;
+/// Returns the error of the system or of rustyline.
+pub fn edit_lines(completions: Completions) -> io::Result<(Receiver<Input>, Screen)> {
+    let mode_before = tcgetattr(io::stdin())?;
     let config = Config::builder()
         .auto_add_history(true)
         .completion_type(CompletionType::Circular)
-        // The gate hears of each drawing as a highlighter, which is asked only where there may be colours. It adds none.
+        // Only with colours does rustyline ask the highlighter, and so the gate, before each
+        // drawing. The highlighter adds none.
         .color_mode(ColorMode::Forced)
         .max_history_size(HISTORY_LINES)
         .map_err(io::Error::other)?
         .build();
     let history = MemHistory::with_config(&config);
     let mut editor =
-        Editor::<Typing, _>::with_history(config, history).map_err(io::Error::other)?;
+        Editor::<EditorHelper, _>::with_history(config, history).map_err(io::Error::other)?;
     let gate = Arc::new(Gate::default());
-    editor.set_helper(Some(Typing { gate: gate.clone(), names }));
+    editor.set_helper(Some(EditorHelper { gate: gate.clone(), completions }));
     let printer = editor.create_external_printer().map_err(io::Error::other)?;
-    // Without a bound, so that the editor never waits for who may be waiting for the printer, and it for the editor.
-    let (lines, input) = unbounded();
-    let (texts, to_show) = bounded(TEXTS_MAX);
-    let (showing, shown) = bounded(0);
+    // Unbounded, or three could wait for each other: the editor for the app to take a line, the app
+    // for the printer, and the printer for the editor's next prompt.
+    let (input_sender, input) = unbounded();
+    let (lines, prints) = bounded(PRINTS_MAX);
+    let (dropped_when_shown, all_shown) = bounded(0);
     let printer_gate = gate.clone();
-    spawn("printer", move || {
-        let _showing = showing;
-        print_pump(printer, &printer_gate, &to_show);
+    // Neither is joined: the editor may still wait for a key when the program ends.
+    thread::Builder::new().name("printer".to_owned()).spawn(move || {
+        let _dropped_when_shown = dropped_when_shown;
+        print_pump(printer, &printer_gate, &prints);
     })?;
-    spawn("editor", move || {
-        edit_pump(editor, &lines);
-        // The editor is gone, so what is still to be shown goes to the terminal at once.
+    thread::Builder::new().name("editor".to_owned()).spawn(move || {
+        edit_pump(editor, &input_sender);
+        // Without an editor, prints go to the terminal at once.
         gate.open();
-        hear_end(&lines);
+        watch_for_ends(&input_sender);
     })?;
-    Ok((input, Screen { texts, shown, mode }))
+    Ok((input, Screen { lines, all_shown, mode_before }))
 }
 
-/// Edits lines until there are no more.
-fn edit_pump(mut editor: Editor<Typing, MemHistory>, lines: &Sender<Input>) {
+/// Edits lines until the user ends the input.
+fn edit_pump(mut editor: Editor<EditorHelper, MemHistory>, sender: &Sender<Input>) {
     loop {
-        let read = editor.readline(PROMPT);
-        // The typed line has been wiped away: it comes back as the server has it. Its row is used again.
+        let line = editor.readline(PROMPT);
+        // The row of the typed line is blank now, and used again: the message appears in its place
+        // when the server sends it back.
         let _ = io::stdout().write_all(UP.as_bytes()).and_then(|()| io::stdout().flush());
-        let input = match read {
+        let input = match line {
             Ok(line) => Input::Line(line),
             Err(ReadlineError::Eof | ReadlineError::Interrupted) => Input::End,
-            Err(error) => Input::Broken(format!("can't read from the terminal: {error}")),
+            Err(error) => Input::Failed(format!("can't read from the terminal: {error}")),
         };
-        let last = !matches!(input, Input::Line(_));
-        if lines.send(input).is_err() || last {
+        let is_last = !matches!(input, Input::Line(_));
+        if sender.send(input).is_err() || is_last {
             return;
         }
     }
 }
 
-/// Shows what waits, all of it with one drawing.
-fn print_pump(mut printer: impl ExternalPrinter, gate: &Gate, texts: &Receiver<String>) {
-    while let Ok(mut text) = texts.recv() {
-        text.extend(texts.try_iter());
+/// Shows what is waiting, all of it with one drawing.
+fn print_pump(mut printer: impl ExternalPrinter, gate: &Gate, prints: &Receiver<String>) {
+    while let Ok(mut lines) = prints.recv() {
+        lines.extend(prints.try_iter());
         gate.pass(|| {
-            // A terminal that is gone ends the editor too.
-            let _ = printer.print(text);
+            // A terminal that has closed ends the editor as well.
+            let _ = printer.print(lines);
         });
     }
 }
 
-/// Keeps the printer from printing while no prompt is there.
+/// Holds the printer back while there is no prompt.
 #[derive(Default)]
 struct Gate {
     state: Mutex<GateState>,
@@ -122,12 +129,12 @@ struct Gate {
 
 #[derive(Default)]
 struct GateState {
-    /// A line is being edited.
+    /// True while a line is being edited.
     open: bool,
-    /// The printer is printing.
+    /// True while the printer prints.
     printing: bool,
-    /// The line is finished, and wiped away with the next drawing.
-    wiping: bool,
+    /// True once the line is finished: the next drawing shows it blank.
+    blank: bool,
 }
 
 impl Gate {
@@ -135,11 +142,11 @@ impl Gate {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs `print` when a prompt is there.
+    /// Waits for a prompt, then runs `print`.
     fn pass(&self, print: impl FnOnce()) {
-        let closed = |state: &mut GateState| !state.open;
+        let is_closed = |state: &mut GateState| !state.open;
         self.changed
-            .wait_while(self.lock(), closed)
+            .wait_while(self.lock(), is_closed)
             .unwrap_or_else(PoisonError::into_inner)
             .printing = true;
         print();
@@ -149,36 +156,36 @@ impl Gate {
 
     fn open(&self) {
         let mut state = self.lock();
-        (state.open, state.wiping) = (true, false);
+        (state.open, state.blank) = (true, false);
         self.changed.notify_all();
     }
 
-    /// Closes it, once the printer is not inside.
-    fn close(&self, wiping: bool) {
+    /// Closes the gate, and waits until the printer is not inside any more.
+    fn close(&self, blank: bool) {
         let mut state = self.lock();
-        (state.open, state.wiping) = (false, wiping);
-        // Not for ever: the printer may be waiting for the editor, which is here.
-        let _ = self.changed.wait_timeout_while(state, PRINT_SETTLED, |state| state.printing);
+        (state.open, state.blank) = (false, blank);
+        // With a timeout, since the printer may be waiting for the editor, whose thread this is.
+        let _ = self.changed.wait_timeout_while(state, PRINT_TIMEOUT, |state| state.printing);
     }
 }
 
-/// What rustyline asks while a line is being edited.
-struct Typing {
+/// Answers rustyline's questions while a line is edited.
+struct EditorHelper {
     gate: Arc<Gate>,
-    names: Names,
+    completions: Completions,
 }
 
-impl Helper for Typing {}
-impl Validator for Typing {}
-impl Hinter for Typing {
+impl Helper for EditorHelper {}
+impl Validator for EditorHelper {}
+impl Hinter for EditorHelper {
     type Hint = String;
 }
 
-impl Highlighter for Typing {
-    /// Asked before each drawing. Always yes, so that it is asked once more when the line is finished.
+impl Highlighter for EditorHelper {
+    /// Asked before each drawing. Always true, so that it is also asked when the line is finished.
     fn highlight_char(&self, line: &str, pos: usize, kind: CmdKind) -> bool {
         match kind {
-            // With the cursor elsewhere, another drawing follows with it at the end.
+            // If the cursor is not at the end, another drawing follows that has it there.
             CmdKind::ForcedRefresh => self.gate.close(pos == line.len()),
             CmdKind::MoveCursor | CmdKind::Other => self.gate.open(),
         }
@@ -186,7 +193,7 @@ impl Highlighter for Typing {
     }
 
     fn highlight<'l>(&self, line: &'l str, _pos: usize) -> Cow<'l, str> {
-        if self.gate.lock().wiping { "".into() } else { line.into() }
+        if self.gate.lock().blank { "".into() } else { line.into() }
     }
 
     fn highlight_prompt<'b, 's: 'b, 'p: 'b>(
@@ -194,14 +201,14 @@ impl Highlighter for Typing {
         prompt: &'p str,
         _default: bool,
     ) -> Cow<'b, str> {
-        if self.gate.lock().wiping { "".into() } else { prompt.into() }
+        if self.gate.lock().blank { "".into() } else { prompt.into() }
     }
 }
 
-impl Completer for Typing {
+impl Completer for EditorHelper {
     type Candidate = String;
 
-    /// Names that begin as the word before the cursor does, with or without an @.
+    /// Returns the names that begin with the word before the cursor, which may begin with an `@`.
     fn complete(
         &self,
         line: &str,
@@ -213,10 +220,10 @@ impl Completer for Typing {
         let word = word.strip_prefix('@').unwrap_or(word);
         let start = pos - word.len();
         let stem = word.to_lowercase();
-        let after = if start == 0 { ": " } else { " " };
-        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        let fitting =
+        let suffix = if start == 0 { ": " } else { " " };
+        let names = self.completions.lock().unwrap_or_else(PoisonError::into_inner);
+        let matching =
             names.iter().filter(|name| !stem.is_empty() && name.to_lowercase().starts_with(&stem));
-        Ok((start, fitting.map(|name| format!("{name}{after}")).collect()))
+        Ok((start, matching.map(|name| format!("{name}{suffix}")).collect()))
     }
 }

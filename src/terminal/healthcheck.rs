@@ -1,4 +1,4 @@
-//! `parlour healthcheck`: whether a server answers, for whoever watches it without curl.
+//! `parlour healthcheck`: asks a server whether it is well, for monitors on a machine without curl.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -7,46 +7,49 @@ use std::time::Duration;
 
 use crossbeam_channel::bounded;
 
-use crate::protocol::address::{self, Address};
+use crate::protocol::address::{Address, reachable};
 
-/// Time for everything, name look-up included. The server itself waits one second for its hub.
+/// Time for the whole check, looking up the name included. The server waits one second for its hub.
 const DEADLINE: Duration = Duration::from_secs(2);
-/// A status line is far shorter.
+/// Bytes to read of a response. Its first line, which has the status, is far shorter.
 const RESPONSE_BYTES_MAX: u64 = 4096;
-/// Headers of a response, more than parlour's.
+/// Headers to read of a response, more than parlour sends.
 const HEADERS_MAX: usize = 32;
-/// What answers when the hub does.
+/// The path that the server answers only if its hub does.
 const PATH: &str = "/healthz";
+/// The status of a server that is well.
+const OK: u16 = 200;
 
-/// Asks the server at `url`. Without one, asks the server of this machine that listens on `listen`.
+/// Asks the server at `url`; without it, the server on this machine that listens on `listen`.
 ///
 /// # Errors
-/// Says which address does not answer well, and how.
+/// Says which address gives no answer or a wrong one, and which.
 pub fn run(url: Option<&str>, listen: &str) -> Result<(), String> {
-    let text = url.map_or_else(|| reachable(listen), str::to_owned);
+    let text = url.map_or_else(|| local_server(listen), str::to_owned);
     let mut address = Address::parse(&text).map_err(|problem| format!("{text}: {problem}"))?;
     if address.path == "/" {
         PATH.clone_into(&mut address.path);
     }
-    let asked = format!("http://{}{}", address.authority, address.path);
-    let (answer, answered) = bounded(1);
-    // Looking up a name knows no deadline, so the wait is here. The process ends, and the thread with it.
-    let probe = move || drop(answer.send(probe(&address)));
+    let url = format!("http://{}{}", address.authority, address.path);
+    let (sender, result) = bounded(1);
+    // Looking up a name has no timeout, so it is waited for here. The thread ends with the process.
     thread::Builder::new()
         .name("probe".to_owned())
-        .spawn(probe)
+        .spawn(move || {
+            let _ = sender.send(probe(&address));
+        })
         .map_err(|error| format!("can't start a thread: {error}"))?;
-    match answered.recv_timeout(DEADLINE) {
-        Ok(Ok(200)) => Ok(()),
-        Ok(Ok(status)) => Err(format!("{asked} answers {status}")),
-        Ok(Err(error)) => Err(format!("{asked}: {error}")),
+    match result.recv_timeout(DEADLINE) {
+        Ok(Ok(OK)) => Ok(()),
+        Ok(Ok(status)) => Err(format!("{url} answers {status}")),
+        Ok(Err(error)) => Err(format!("{url}: {error}")),
         Err(_) => {
-            Err(format!("{asked} does not answer within {}", humantime::format_duration(DEADLINE)))
+            Err(format!("{url} does not answer within {}", humantime::format_duration(DEADLINE)))
         }
     }
 }
 
-/// The status of the response.
+/// Sends the request and returns the status of the response.
 fn probe(address: &Address) -> io::Result<u16> {
     let mut stream = address.connect(DEADLINE)?;
     let Address { authority, path, .. } = address;
@@ -58,14 +61,14 @@ fn probe(address: &Address) -> io::Result<u16> {
     let parsed = response.parse(&received);
     match (parsed, response.code) {
         (Ok(_), Some(status)) => Ok(status),
-        _ => Err(io::Error::other("what answers does not speak HTTP")),
+        _ => Err(io::Error::other("the server there does not speak HTTP")),
     }
 }
 
-/// The address by which this machine reaches a server that listens on `listen`.
-fn reachable(listen: &str) -> String {
+/// Returns the address of the server that listens on `listen` here. A host name is used as it is.
+fn local_server(listen: &str) -> String {
     match listen.parse::<SocketAddr>() {
-        Ok(address) => address::reachable(address).to_string(),
+        Ok(address) => reachable(address).to_string(),
         Err(_) => listen.to_owned(),
     }
 }

@@ -1,17 +1,61 @@
-//! `parlour chat`: a member of a room, in a terminal or as a program's pipe.
+//! `parlour chat` and `parlour healthcheck`: the client side, in a terminal or in a pipe.
 //!
-//! As on the server, each thread waits for one thing: `line` has the one that reads from the socket, `terminal` the one that
-//! reads what is typed. This one selects over what they send, writes to the socket, and decides.
+//! This folder may use `protocol` and `cli`. It knows the server only by what that sends.
+//!
+//! As on the server, each thread waits for one thing, and one thread decides:
+//!
+//! ```text
+//!   keys ──▶ editor ─────Input────┐             ┌──lines──▶ printer ──▶ screen
+//!                                 ▼             │
+//!   pipe ──▶ input  ─────Input──▶ APP ──────────┼──lines──▶ standard output
+//!                                 ▲             │
+//!   socket ▶ reader ConnectionEvent             └──frames──▶ socket
+//! ```
+//!
+//! # Files, in reading order
+//!
+//! - [`app`]: the thread that decides; its `run` is the hub's pattern once more
+//! - [`conversation`]: what is known of the room, what is unconfirmed; no input or output
+//! - [`received`]: the messages that the server sends
+//! - [`typed_line`]: the messages and commands that the user types
+//! - [`transcript`]: how each entry of the conversation reads as text
+//! - [`printable`]: which characters may reach a terminal
+//! - [`connection`]: one connection: the thread that reads, the half that writes
+//! - [`backoff`]: how long to wait before connecting again
+//! - [`console`]: standard input and output, terminal or pipe
+//! - [`editor`]: the prompt, edited while messages appear above it
+//! - [`input`]: the lines of a pipe
+//! - [`healthcheck`]: the other command, in one file
+//!
+//! # What always holds
+//!
+//! - Only the app's thread writes to an open connection, so no frame lands in another.
+//! - Nothing from the network reaches a terminal before [`printable`] has seen it.
+//! - A message is unconfirmed until the server sends it back. The exit status is 0 only if every
+//!   message was delivered.
+//! - No message appears twice in the room: after a broken connection only those are sent again that
+//!   the server can recognise.
+//! - Every way out leaves the terminal in the mode in which it was found.
+//!
+//! # What is absent on purpose
+//!
+//! - TLS: a tunnel or a proxy does that better.
+//! - Attempts before the first welcome: a wrong address is an error at once.
+//! - Joined threads: at the end, one may still wait for a key, another for the server.
+//! - Files: no settings, no history of typed lines, no session for the next run.
 
-pub mod command;
+pub mod app;
+pub mod backoff;
+pub mod connection;
 pub mod console;
 pub mod conversation;
 pub mod editor;
 pub mod healthcheck;
-pub mod heard;
-pub mod line;
-pub mod member;
-pub mod show;
+pub mod input;
+pub mod printable;
+pub mod received;
+pub mod transcript;
+pub mod typed_line;
 
 use std::io;
 use std::process::exit;
@@ -23,66 +67,66 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::cli;
+use crate::cli::SIGNAL_BASE;
 use crate::protocol::address::Address;
-use crate::protocol::name::{self, ROOM_DEFAULT};
-use console::Terminal;
-use conversation::Conversation;
-use editor::Names;
-use member::Member;
+use crate::protocol::name::ROOM_DEFAULT;
+use crate::terminal::app::App;
+use crate::terminal::console::Console;
+use crate::terminal::conversation::Conversation;
+use crate::terminal::editor::Completions;
 
-/// Exit status of an end by a signal, beside its number, as a shell would report it.
-pub const SIGNAL_BASE: u8 = 128;
-/// The path of the chat, beside that of its page.
-const ENDPOINT: &str = "ws";
+/// The chat's path, next to its page.
+const CHAT_PATH: &str = "ws";
 
-/// Talks until it is told to stop. Returns the exit status.
+/// Runs `parlour chat`, and returns the exit status.
 ///
 /// # Errors
-/// Says why it could not go on, in one line.
+/// Says in one line why the chat could not begin or go on.
 pub fn run(options: &cli::Chat) -> Result<u8, String> {
-    let address = endpoint(&options.address);
     let room = options.room.clone().map_or_else(|| room_of(&options.address), Ok)?;
     let random = getrandom::u32().map_err(|error| format!("no random numbers: {error}"))?;
-    let names = Names::default();
-    let terminal =
-        Terminal::open(&names).map_err(|error| format!("can't use the terminal: {error}"))?;
-    let signals =
-        signals(terminal.restorer()).map_err(|error| format!("can't wait for signals: {error}"))?;
     let conversation = Conversation::new(options.name.clone(), room, random);
-    let mut member = Member::new(address, conversation, terminal, names, options.json);
-    let ended = member.run(&signals);
-    // What is left to be said is said on a terminal as it was found.
-    member.into_terminal().close();
-    ended
+    let completions = Completions::default();
+    let console =
+        Console::open(&completions).map_err(|error| format!("can't use the terminal: {error}"))?;
+    let signals =
+        signals(console.restorer()).map_err(|error| format!("can't wait for signals: {error}"))?;
+    let address = chat_address(&options.address);
+    let mut app = App::new(address, conversation, console, completions, options.json);
+    let result = app.run(&signals);
+    // Before an error is printed, so that it is not under the prompt.
+    app.into_console().close();
+    result
 }
 
-/// Where the chat is: beside its page, as the page itself finds it.
-fn endpoint(address: &Address) -> Address {
-    let mut endpoint = address.clone();
-    if endpoint.path.ends_with('/') {
-        endpoint.path.push_str(ENDPOINT);
+/// Returns the address of the chat for that of its page, as the page itself finds it.
+fn chat_address(page: &Address) -> Address {
+    let mut address = page.clone();
+    if address.path.ends_with('/') {
+        address.path.push_str(CHAT_PATH);
     }
-    endpoint
+    address
 }
 
-/// The room that the address of a page names.
-fn room_of(address: &Address) -> Result<String, String> {
-    let named = address.query.split('&').find_map(|pair| pair.strip_prefix("room="));
-    let room = percent_decode_str(named.unwrap_or(ROOM_DEFAULT)).decode_utf8_lossy();
-    name::parse_room(&room).map_err(|reason| reason.advice().unwrap_or_default().to_owned())
+/// Returns the room that the address of a page names, or the default.
+fn room_of(page: &Address) -> Result<String, String> {
+    let room = page.query.split('&').find_map(|pair| pair.strip_prefix("room="));
+    let room = percent_decode_str(room.unwrap_or(ROOM_DEFAULT)).decode_utf8_lossy();
+    cli::parse_room(&room).map_err(str::to_owned)
 }
 
-/// The first signal is handed on, the second ends the process at once.
-fn signals(restore: impl Fn() + Send + 'static) -> io::Result<Receiver<i32>> {
+/// Starts the thread that waits for signals, and returns them. One that arrives before the last has
+/// been taken ends the process at once.
+fn signals(restore_terminal: impl Fn() + Send + 'static) -> io::Result<Receiver<i32>> {
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
-    let (tell, told) = bounded(1);
+    let (sender, receiver) = bounded(1);
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {
-            if tell.try_send(signal).is_err() {
-                restore();
+            if sender.try_send(signal).is_err() {
+                restore_terminal();
                 exit(i32::from(SIGNAL_BASE) + signal);
             }
         }
     })?;
-    Ok(told)
+    Ok(receiver)
 }

@@ -1,4 +1,4 @@
-//! A terminal, and a program in it.
+//! A terminal, and a program that runs in it.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -16,12 +16,14 @@ use nix::sys::termios::{Termios, tcgetattr};
 use super::eventually;
 use crate::support::program::command;
 
-/// A terminal: the side of who types, and the side of the program. Unlike openpty's, no child inherits them by chance, so
-/// that the terminal closes with the first.
+/// Opens a terminal: the user's side, and the program's side.
+///
+/// Unlike with openpty, no child inherits either by chance, so the terminal closes when the user's
+/// side does.
 pub fn open() -> (File, OwnedFd) {
     let master =
         posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).expect("a terminal");
-    grantpt(&master).and_then(|()| unlockpt(&master)).expect("a terminal of our own");
+    grantpt(&master).and_then(|()| unlockpt(&master)).expect("a terminal of its own");
     let slave = File::options()
         .read(true)
         .write(true)
@@ -31,20 +33,21 @@ pub fn open() -> (File, OwnedFd) {
     (master.as_fd().try_clone_to_owned().expect("a descriptor").into(), slave.into())
 }
 
-/// `parlour chat` in a terminal, as member `name` of the server at `address`.
-pub fn terminal(address: SocketAddr, name: &str, environment: &[(&str, &str)]) -> Pty {
+/// Starts `parlour chat` in a terminal, as member `name` of the server at `address`.
+pub fn chat_in_terminal(address: SocketAddr, name: &str, environment: &[(&str, &str)]) -> Pty {
     let mut command = command(&["chat", &format!("ws://{address}"), "--name", name]);
     command.env_remove("NO_COLOR").env("TERM", "xterm").env("TZ", "UTC");
     Pty::start(command.envs(environment.iter().copied()))
 }
 
-/// A terminal, the program that runs in it, and all that it wrote.
+/// A terminal, the program that runs in it, and everything that it has written.
 pub struct Pty {
     child: Child,
-    /// The side of who types.
+    /// The user's side.
     master: Option<File>,
+    /// The program's side.
     slave: Option<OwnedFd>,
-    before: Termios,
+    mode_before: Termios,
     written: Arc<Mutex<String>>,
     reader: Option<JoinHandle<()>>,
 }
@@ -53,40 +56,42 @@ impl Pty {
     /// Starts `command` with the terminal as its standard input, output and error.
     pub fn start(command: &mut Command) -> Pty {
         let (master, slave) = open();
-        let before = tcgetattr(&slave).expect("a terminal has a mode");
+        let mode_before = tcgetattr(&slave).expect("a terminal has a mode");
         let end = || Stdio::from(slave.try_clone().unwrap());
         let child =
             command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("the program starts");
         let written = Arc::new(Mutex::new(String::new()));
-        let (mut reader, kept) = (master.try_clone().unwrap(), written.clone());
+        let (mut reader, so_far) = (master.try_clone().unwrap(), written.clone());
         let reader = thread::spawn(move || {
             let (mut buffer, mut bytes) = ([0; 4096], Vec::new());
             while let Ok(n @ 1..) = reader.read(&mut buffer) {
                 bytes.extend(&buffer[..n]);
-                // A character may be cut in two; the next read completes it.
-                *kept.lock().unwrap() = String::from_utf8_lossy(&bytes).into_owned();
+                // The last character may be incomplete until the next read.
+                *so_far.lock().unwrap() = String::from_utf8_lossy(&bytes).into_owned();
             }
         });
         Pty {
             child,
             master: Some(master),
             slave: Some(slave),
-            before,
+            mode_before,
             written,
             reader: Some(reader),
         }
     }
 
-    /// What was written so far.
+    /// What the program has written so far.
     pub fn written(&self) -> String {
         self.written.lock().unwrap().clone()
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.id()
+    pub fn signal(&self, name: &str) {
+        let status =
+            Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(status.expect("kill").success());
     }
 
-    /// Types `keys`.
+    /// Types `keys`, without a line end of its own.
     pub fn press(&mut self, keys: &str) {
         self.master
             .as_mut()
@@ -95,7 +100,8 @@ impl Pty {
             .expect("it reads");
     }
 
-    /// Waits until `parts` have been written, in this order, after `from` bytes. Returns where the last of them ends.
+    /// Waits until the program has written `parts`, in this order, after its first `from` bytes.
+    /// Returns where the last part ends.
     pub fn wait_for(&self, from: usize, parts: &[&str]) -> usize {
         eventually(&format!("{parts:?} in {}", self.written()), || {
             let written = self.written();
@@ -105,15 +111,16 @@ impl Pty {
         })
     }
 
-    /// Waits for the end of the program. It must have left the terminal as it was.
-    pub fn ended(&mut self) -> (ExitStatus, String) {
-        let status = eventually("its end", || self.child.try_wait().expect("a child"));
-        let slave = self.slave.take().expect("it ends once");
+    /// Waits for the program's exit. Returns the status and everything that it wrote. Fails if the
+    /// terminal is not in the mode that it had before.
+    pub fn wait_for_exit(&mut self) -> (ExitStatus, String) {
+        let status = eventually("its exit", || self.child.try_wait().expect("a child"));
+        let slave = self.slave.take().expect("it exits once");
         let after = tcgetattr(&slave).expect("a terminal has a mode");
-        assert_eq!(after, self.before, "the mode of the terminal");
-        // Now that nobody else has it, the terminal can be read to its end.
+        assert_eq!(after, self.mode_before, "the mode of the terminal");
+        // This was the last handle of the program's side, so the reader comes to its end.
         drop(slave);
-        self.reader.take().expect("it ends once").join().expect("text");
+        self.reader.take().expect("it exits once").join().expect("text");
         (status, self.written())
     }
 }

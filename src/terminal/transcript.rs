@@ -1,0 +1,139 @@
+//! The transcript: how each entry of a conversation reads as lines of text.
+//!
+//! Nobody can make one kind of entry look like another, with or without colours. Only a public
+//! message begins with a name. All others begin with a mark, and a name that begins like a mark
+//! stands in quotes.
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+
+use crate::cli::PROGRAM;
+use crate::protocol::message;
+use crate::protocol::name::fold_case;
+use crate::terminal::conversation::Entry;
+use crate::terminal::printable::to_printable;
+
+/// Colours for names: parameters of ECMA-48's SGR, and the bright ones that terminals added later.
+/// Without black and white, one of which is the background.
+const NAME_COLOURS: [u8; 12] = [31, 32, 33, 34, 35, 36, 91, 92, 93, 94, 95, 96];
+const BOLD: &str = "1";
+const DIM: &str = "2";
+/// Begins each further line of a message, so that none looks like an entry of its own.
+const INDENT: &str = "      ";
+const TAB: &str = "    ";
+/// What a private message calls this client.
+const YOU: &str = "you";
+/// The constants of FNV-1a with 32 bits.
+const FNV_BASIS: u32 = 0x811c_9dc5;
+const FNV_PRIME: u32 = 0x0100_0193;
+
+/// Writes entries as text.
+pub struct Transcript {
+    /// True to show names in colours.
+    colours: bool,
+    /// True to begin lines with the time. A program that reads them has a clock of its own.
+    times: bool,
+    zone: TimeZone,
+    /// The day of the newest line with a time.
+    day: Option<Date>,
+}
+
+impl Transcript {
+    /// Begins an empty transcript, with the machine's time zone.
+    pub fn new(colours: bool, times: bool) -> Transcript {
+        Transcript { colours, times, zone: TimeZone::system(), day: None }
+    }
+
+    /// Returns the lines for `entry`, each with its end. `me` is this client's name.
+    pub fn lines(&mut self, entry: &Entry, me: &str) -> String {
+        let (ts, text) = match entry {
+            Entry::Public { user, content, ts } => {
+                (*ts, format!("{}: {}", self.name(user), body(content)))
+            }
+            Entry::Private { user, to, content, ts } => {
+                let name = |name: &str| if name == me { YOU.to_owned() } else { self.name(name) };
+                let mark = self.paint("(private)", DIM);
+                (*ts, format!("{mark} {} → {}: {}", name(user), name(to), body(content)))
+            }
+            Entry::Joined { user, ts } => {
+                (*ts, self.paint(&format!("* {} joined", distinct(user)), DIM))
+            }
+            Entry::Left { user, ts } => {
+                (*ts, self.paint(&format!("* {} left", distinct(user)), DIM))
+            }
+            Entry::Greeting(note) | Entry::Note(note) => return self.note(note),
+            Entry::Undelivered { content, why } => return self.note(&undelivered(content, why)),
+        };
+        let time = if self.times { self.time(ts) } else { String::new() };
+        format!("{time}{text}\n")
+    }
+
+    fn note(&self, note: &str) -> String {
+        format!("{}\n", self.paint(&format!("· {}", body(note)), DIM))
+    }
+
+    /// Returns the time of day to begin a line with, after a line with the date if the day differs
+    /// from the one before. Empty for a time that no calendar has.
+    fn time(&mut self, ts: message::Timestamp) -> String {
+        let Some(at) = i64::try_from(ts).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok())
+        else {
+            return String::new();
+        };
+        let at = at.to_zoned(self.zone.clone());
+        let time = self.paint(&at.strftime("%H:%M").to_string(), DIM);
+        if self.day.replace(at.date()) == Some(at.date()) {
+            return format!("{time} ");
+        }
+        let date = self.paint(&at.strftime("— %A, %-d %B %Y —").to_string(), DIM);
+        format!("{date}\n{time} ")
+    }
+
+    /// Returns `name` in its colour, which is the same for everybody.
+    fn name(&self, name: &str) -> String {
+        let hash = fold_case(name)
+            .bytes()
+            .fold(FNV_BASIS, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(FNV_PRIME));
+        // FNV mixes a short name's low bits least.
+        let colour = NAME_COLOURS[(hash ^ hash >> 16) as usize % NAME_COLOURS.len()];
+        self.paint(&distinct(name), &format!("{BOLD};{colour}"))
+    }
+
+    /// Returns `text` in `style`, the parameters of an SGR sequence, if there are colours.
+    fn paint(&self, text: &str, style: &str) -> String {
+        if self.colours { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+/// Returns the words for a message that was not delivered.
+pub fn undelivered(content: &str, why: &str) -> String {
+    format!("not delivered: {} ({})", to_printable(content), to_printable(why))
+}
+
+/// Returns `name` as it stands in a line: in quotes if it could otherwise pass for something else,
+/// such as a private message, a note, or another name with a message.
+fn distinct(name: &str) -> String {
+    let is_reserved = [YOU, PROGRAM].contains(&fold_case(name).as_str());
+    let begins_like_mark = !name.starts_with(char::is_alphanumeric);
+    if is_reserved || begins_like_mark || name.contains(is_like_delimiter) {
+        let escaped = name.replace('\\', r"\\").replace('"', r#"\""#);
+        return format!("\"{}\"", to_printable(&escaped));
+    }
+    to_printable(name)
+}
+
+/// True for what may follow a name in a line, a colon or an arrow, and for all that look like one.
+fn is_like_delimiter(c: char) -> bool {
+    matches!(c,
+        ':' | '\u{2D0}' | '\u{2236}' | '\u{A789}' | '\u{FE13}' | '\u{FE55}' | '\u{FF1A}'
+            | '\u{2190}'..='\u{21FF}' | '\u{2794}'..='\u{27BF}' | '\u{27F0}'..='\u{27FF}'
+            | '\u{2900}'..='\u{297F}' | '\u{2B00}'..='\u{2B11}' | '\u{2B30}'..='\u{2B4F}'
+            | '\u{2B5A}'..='\u{2BBF}' | '\u{FFE9}'..='\u{FFEC}')
+}
+
+/// Returns `content` with its further lines indented.
+fn body(content: &str) -> String {
+    let lines: Vec<String> =
+        content.lines().map(|line| to_printable(&line.replace('\t', TAB))).collect();
+    lines.join(&format!("\n{INDENT}"))
+}
