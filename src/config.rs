@@ -93,8 +93,8 @@ pub struct Config {
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20))]
     pub max_message_bytes: usize,
 
-    /// Messages a second that a client may send, pings included, a thousand fragments counting as
-    /// one; a client that sends more is read more slowly; 0 for no limit
+    /// Messages a second that are delivered for one client; what it sends faster waits, in order; 0
+    /// for no limit
     #[arg(long, env = "PARLOUR_MESSAGE_RATE", value_name = "MESSAGES", default_value = "5")]
     pub message_rate: u32,
 

@@ -23,6 +23,7 @@ use tungstenite::http::StatusCode;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Message, Role, WebSocket, WebSocketConfig};
 
+use super::backlog::{Backlog, Backlogs};
 use super::connection::{ClientId, Connection};
 use super::inbox::{Event, JoinRequest, Newcomer, Timed};
 use super::outbox::{self, Outbox, ReaderEnd};
@@ -31,7 +32,7 @@ use super::write_half::{Status, SweepQueue, WriterEnd};
 use crate::config::Config;
 use crate::protocol::close::CloseReason;
 use crate::protocol::frame::ping_frame;
-use crate::protocol::message::{BadMessage, Request, frame_bytes_max};
+use crate::protocol::message::{BadMessage, ErrorReply, Request, frame_bytes_max};
 use crate::system::metrics::METRICS;
 
 /// Bytes read at a time. tungstenite allocates the buffer at once, so it counts for each idle
@@ -53,6 +54,8 @@ pub struct Shared {
     pub sweeps: SweepQueue,
     /// True once the server was told to stop.
     pub stopping: Arc<AtomicBool>,
+    /// Clients that send faster than they may.
+    pub backlogs: Backlogs,
 }
 
 impl Shared {
@@ -78,15 +81,35 @@ pub struct Upgrade {
 /// # Errors
 /// If the system has no thread for the writer. Then nothing was sent.
 pub fn serve_ws(connection: &Arc<Connection>, upgrade: Upgrade, shared: &Shared) -> io::Result<()> {
-    let Shared { config, inbox, sweeps, .. } = shared;
+    let Shared { config, inbox, sweeps, backlogs, .. } = shared;
     let Upgrade { response, leftover, join } = upgrade;
     with_writer(connection, response, config, sweeps, |outbox, replies| match join {
         Ok(request) => {
+            let id = connection.id;
             let mut client = Client::register(connection, request, outbox, inbox);
-            client.reason = read_pump(connection, leftover, replies, config, |message| {
-                client.send(event(connection.id, &message, config)?);
-                Ok(())
-            });
+            let mut notified = false;
+            client.reason = read_pump(
+                connection,
+                leftover,
+                replies,
+                Backlog::new(config, backlogs),
+                config,
+                |message| event(id, message, config),
+                |incoming| {
+                    match incoming {
+                        Incoming::Message(event) => client.send(event),
+                        Incoming::Slowed => {
+                            client.send(Event::Slowed { id });
+                            if !std::mem::replace(&mut notified, true) {
+                                let reply = ErrorReply::slowed_down(config.message_rate);
+                                client.send(Event::Invalid { id, reply });
+                            }
+                        }
+                        Incoming::CaughtUp => client.send(Event::CaughtUp { id }),
+                    }
+                    Ok(())
+                },
+            );
             client.reason
         }
         Err(reason) => {
@@ -137,46 +160,131 @@ pub fn with_writer(
     Ok(())
 }
 
-/// Reads messages and hands them to `handle`, until that, the client or the socket ends it. Returns
-/// why it ended.
+/// What [`read_pump`] hands on.
+pub enum Incoming<T> {
+    /// A message, as `parse` returned it.
+    Message(T),
+    /// The client sends faster than it may: further messages wait in its backlog.
+    Slowed,
+    /// The backlog is handed over.
+    CaughtUp,
+}
+
+/// Reads messages, and hands them to `handle` at the allowed pace, until that, the client or the
+/// socket ends it. Returns why it ended.
+///
+/// What was received before the end is handed over after it, still at the allowed pace. If that takes
+/// time, the close is sent first.
 ///
 /// Not inlined, so that its stack and that of making the queue don't add up. A page of the stack,
 /// once touched, stays with the client.
 #[inline(never)]
-pub fn read_pump(
+pub fn read_pump<T>(
     connection: &Connection,
     leftover: Vec<u8>,
     replies: &ReaderEnd,
+    mut backlog: Backlog<T>,
     config: &Config,
-    mut handle: impl FnMut(Message) -> Result<(), CloseReason>,
+    parse: impl Fn(Message) -> Result<T, CloseReason>,
+    mut handle: impl FnMut(Incoming<T>) -> Result<(), CloseReason>,
 ) -> CloseReason {
+    let half = ReadHalf::new(&connection.stream, replies, &leftover, config);
+    let limits = limits(config);
+    let mut socket = WebSocket::from_partially_read(half, leftover, Role::Server, Some(limits));
+    let reason = loop {
+        match read_one(&mut socket, replies, &mut backlog, &parse, &mut handle) {
+            Ok(()) => {}
+            Err(reason) => break reason,
+        }
+    };
+    hand_over_rest(reason, replies, backlog, handle);
+    reason
+}
+
+fn limits(config: &Config) -> WebSocketConfig {
     let bytes_max = Some(frame_bytes_max(config.max_message_bytes));
-    let limits = WebSocketConfig::default()
+    WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(0)
         .max_frame_size(bytes_max)
-        .max_message_size(bytes_max);
-    let half = ReadHalf::new(&connection.stream, replies, &leftover, config);
-    let mut socket = WebSocket::from_partially_read(half, leftover, Role::Server, Some(limits));
-    loop {
-        let message = socket.read();
-        socket.get_mut().pay_for_message();
-        // A socket that was shut down still returns what it received before. Nobody waits for that.
-        if replies.over() {
-            return CloseReason::ConnectionLost;
+        .max_message_size(bytes_max)
+}
+
+/// Reads one message, or waits until the next one of the backlog is due.
+///
+/// # Errors
+/// Why the reading ends.
+fn read_one<T>(
+    socket: &mut WebSocket<ReadHalf>,
+    replies: &ReaderEnd,
+    backlog: &mut Backlog<T>,
+    parse: &impl Fn(Message) -> Result<T, CloseReason>,
+    handle: &mut impl FnMut(Incoming<T>) -> Result<(), CloseReason>,
+) -> Result<(), CloseReason> {
+    if !backlog.is_empty() {
+        while let Some(message) = backlog.next_due() {
+            handle(Incoming::Message(message))?;
         }
-        match message {
-            Ok(message @ (Message::Text(_) | Message::Binary(_))) => {
-                if let Err(reason) = handle(message) {
-                    return reason;
-                }
-            }
-            // Any frame is a sign of life. tungstenite replies to pings at the next read.
-            Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {}
-            Ok(Message::Close(frame)) => return reason_of_close(frame),
-            Err(error) => return reason_of_error(&error),
+        if backlog.is_empty() {
+            handle(Incoming::CaughtUp)?;
+            backlog.caught_up();
         }
     }
+    let wait = (!backlog.is_empty()).then(|| backlog.wait());
+    if backlog.is_full() && !replies.over() {
+        wait.into_iter().for_each(thread::sleep);
+        return Ok(());
+    }
+    let polls = socket.get_mut().poll(wait);
+    let message = polls.map_err(Error::Io).and_then(|()| socket.read());
+    // A socket that was shut down still returns what it received before. Nobody waits for that.
+    if replies.over() {
+        return Err(CloseReason::ConnectionLost);
+    }
+    match message {
+        Ok(message @ (Message::Text(_) | Message::Binary(_))) => {
+            socket.get_mut().message_complete();
+            let bytes = message.len();
+            let caught_up = backlog.is_empty();
+            match backlog.admit(parse(message)?, bytes) {
+                Some(message) => handle(Incoming::Message(message)),
+                None if caught_up => handle(Incoming::Slowed),
+                None => Ok(()),
+            }
+        }
+        // Any frame is a sign of life. tungstenite replies to pings at the next read.
+        Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => Ok(()),
+        Ok(Message::Close(frame)) => Err(reason_of_close(frame)),
+        Err(Error::Io(error)) if is_timeout(&error) && socket.get_ref().is_polling() => Ok(()),
+        Err(error) => Err(reason_of_error(&error)),
+    }
+}
+
+/// Hands over what is left in the backlog after the reading has ended for `reason`.
+fn hand_over_rest<T>(
+    reason: CloseReason,
+    replies: &ReaderEnd,
+    mut backlog: Backlog<T>,
+    mut handle: impl FnMut(Incoming<T>) -> Result<(), CloseReason>,
+) {
+    if backlog.is_empty() {
+        return;
+    }
+    // The client need not wait for that.
+    replies.close(reason);
+    while !backlog.is_empty() && !replies.outbox_closed() {
+        let Some(message) = backlog.next_due() else {
+            thread::sleep(backlog.wait());
+            continue;
+        };
+        if handle(Incoming::Message(message)).is_err() {
+            return;
+        }
+    }
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
 /// Writes what the hub queues, pings the client, and sends the close frame.
@@ -185,16 +293,22 @@ fn write_pump(mut writer: WriterEnd, connection: &Connection, config: &Config) {
     let _cut = CutOnDrop(&connection.stream);
     let written = write_until_closed(&mut writer, &connection.stream, config);
     writer.become_unavailable();
-    if let Err(error) = written {
-        writer.set_reason(match error.kind() {
+    match written {
+        Ok(()) => linger(&writer, &connection.stream),
+        Err(error) => writer.set_reason(match error.kind() {
             ErrorKind::TimedOut => CloseReason::TooSlow,
             _ => CloseReason::ConnectionLost,
-        });
-        return;
+        }),
     }
-    // A clean close (RFC 6455, 7.1.1): send, shut down the write half, let the reader see the
-    // other side's end.
-    let _ = connection.stream.shutdown(Shutdown::Write);
+    writer.release_socket();
+    let _ = connection.stream.shutdown(Shutdown::Both);
+    writer.discard_until_closed();
+}
+
+/// Ends a clean close (RFC 6455, 7.1.1): after the close frame, shuts down the write half, and lets
+/// the reader see the other side's end.
+fn linger(writer: &WriterEnd, stream: &TcpStream) {
+    let _ = stream.shutdown(Shutdown::Write);
     let deadline = Instant::now() + LINGER;
     while !writer.reader_done() {
         match deadline.saturating_duration_since(Instant::now()) {
@@ -204,14 +318,17 @@ fn write_pump(mut writer: WriterEnd, connection: &Connection, config: &Config) {
     }
 }
 
-/// Returns once the hub has closed the outbox and the close frame is written.
+/// Returns once the hub has closed the outbox, or the reader asks to close, and the close frame is
+/// written.
 fn write_until_closed(
     writer: &mut WriterEnd,
     stream: &TcpStream,
     config: &Config,
 ) -> io::Result<()> {
     let mut next_ping = Instant::now() + config.ping_interval;
-    while writer.write_queued(stream, config.write_timeout)? == Status::Open {
+    while writer.write_queued(stream, config.write_timeout)? == Status::Open
+        && !writer.close_requested()
+    {
         let now = Instant::now();
         if next_ping <= now {
             writer.write(stream, ping_frame().into(), config.write_timeout)?;
@@ -233,9 +350,9 @@ fn write_until_closed(
 }
 
 /// Returns what a message asks of the hub.
-fn event(id: ClientId, message: &Message, config: &Config) -> Result<Event, CloseReason> {
+fn event(id: ClientId, message: Message, config: &Config) -> Result<Event, CloseReason> {
     let Message::Text(text) = message else { return Err(CloseReason::Binary) };
-    match Request::parse(text, config.max_message_bytes) {
+    match Request::parse(&text, config.max_message_bytes) {
         Ok(Request::Public { content, reference }) => Ok(Event::Publish { id, content, reference }),
         Ok(Request::Private { to, content, reference }) => {
             Ok(Event::Whisper { id, to, content, reference })
@@ -266,9 +383,7 @@ fn reason_of_error(error: &Error) -> CloseReason {
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => CloseReason::ConnectionLost,
         Error::Protocol(_) => CloseReason::ProtocolError,
         // The read timeout is the heartbeat's.
-        Error::Io(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-            CloseReason::PingTimeout
-        }
+        Error::Io(error) if is_timeout(error) => CloseReason::PingTimeout,
         _ => CloseReason::ConnectionLost,
     }
 }

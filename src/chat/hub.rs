@@ -12,7 +12,8 @@ use crossbeam_channel::{Receiver, after, at, never, select};
 use prometheus::local::LocalHistogram;
 
 use super::connection::ClientId;
-use super::inbox::{Event, INBOX_EVENTS, Newcomer, Nickname, Timed};
+use super::inbox::{Event, INBOX_EVENTS, JoinRequest, Newcomer, Nickname, Timed};
+use super::returning::Returning;
 use super::room::{Room, Seat};
 use super::write_half::SweepQueue;
 use crate::config::Config;
@@ -46,6 +47,8 @@ pub struct Hub {
     waiting: Vec<Arc<str>>,
     /// Absent members, by the number of their absence: the longest absent first.
     absences: BTreeMap<u64, AbsenceDue>,
+    /// Clients that come back behind a backlog.
+    returning: Returning,
     /// Number of the newest absence.
     absence_last: u64,
     /// How often a room was created or became empty. It orders `empty`, and makes epochs differ.
@@ -106,6 +109,7 @@ impl Hub {
             dirty: Vec::new(),
             waiting: Vec::new(),
             absences: BTreeMap::new(),
+            returning: Returning::default(),
             absence_last: 0,
             lives: 0,
             run_id,
@@ -171,9 +175,13 @@ impl Hub {
 
     /// Decides about one event. What members get for it waits for [`flush`](Hub::flush).
     pub fn handle(&mut self, event: Event, now: Now) {
+        let Some(event) = self.returning.hold(event) else { return };
         match event {
             Event::Register(newcomer) => self.register(newcomer, now),
-            Event::Unregister { id, reason } => self.remove(id, reason, now),
+            Event::Unregister { id, reason } => {
+                self.remove(id, reason, now);
+                self.caught_up(id, now);
+            }
             Event::Publish { id, content, reference } => {
                 let history_max = self.config.history;
                 let mut history_bytes = self.history_bytes;
@@ -194,6 +202,8 @@ impl Hub {
             Event::Invalid { id, reply } => {
                 self.with_room(id, |room| room.reply_error(id, &reply, now.ts));
             }
+            Event::Slowed { id } => self.returning.slowed(id),
+            Event::CaughtUp { id } => self.caught_up(id, now),
             Event::NoticesDue => {
                 for key in std::mem::take(&mut self.waiting) {
                     let Some(entry) = self.rooms.get_mut(&key) else { continue };
@@ -237,10 +247,15 @@ impl Hub {
     }
 
     fn register(&mut self, newcomer: Newcomer, now: Now) {
-        let Newcomer { id, outbox, request } = newcomer;
         if self.stopping {
-            return outbox.close(CloseReason::ServerShutdown);
+            return newcomer.outbox.close(CloseReason::ServerShutdown);
         }
+        if let Some(older) = self.older_with_backlog(&newcomer.request) {
+            // It stays a member until then, and is read no more.
+            self.rooms[&*newcomer.request.room].room.stop_reading(older);
+            return self.returning.wait(newcomer, older);
+        }
+        let Newcomer { id, outbox, request } = newcomer;
         let Some(key) = self.find_or_create(&request.room, now) else {
             return outbox.refuse(CloseReason::RoomLimit);
         };
@@ -272,12 +287,35 @@ impl Hub {
         self.clients.insert(id, key);
     }
 
+    /// Returns the connection of the same session that still has a backlog, if there is one.
+    fn older_with_backlog(&self, request: &JoinRequest) -> Option<ClientId> {
+        let (Nickname::Chosen(name), Some(claim)) = (&request.name, request.claim) else {
+            return None;
+        };
+        let room = &self.rooms.get(&*request.room)?.room;
+        room.connected(name, claim).filter(|&older| self.returning.has_backlog(older))
+    }
+
+    /// Notes that nothing waits any more of what this client sent.
+    fn caught_up(&mut self, id: ClientId, now: Now) {
+        if let Some((newcomer, events)) = self.returning.caught_up(id) {
+            self.register(newcomer, now);
+            for event in events {
+                self.handle(event, now);
+            }
+        }
+    }
+
     /// Removes a client. No other code does. Does nothing for one that has gone already.
     ///
     /// A client that did not close its connection itself may be back in a moment: it stays a member
     /// until its absence is due.
     fn remove(&mut self, id: ClientId, reason: CloseReason, now: Now) {
-        let Some(key) = self.clients.remove(&id) else { return };
+        let Some(key) = self.clients.remove(&id) else {
+            // It may be waiting to come back.
+            self.returning.leave(id, reason);
+            return;
+        };
         if reason == CloseReason::ClientClosed || self.config.leave_grace.is_zero() {
             self.room(&key).leave(id, reason, now.ts);
             return self.after_leave(&key);
@@ -391,6 +429,7 @@ impl Hub {
         for entry in self.rooms.values_mut() {
             entry.room.close(CloseReason::ServerShutdown);
         }
+        self.returning.close(CloseReason::ServerShutdown);
         self.clients.clear();
         self.absences.clear();
         self.dirty.clear();

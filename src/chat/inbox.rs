@@ -20,6 +20,9 @@ use crate::protocol::session::Session;
 
 /// Events that the inbox holds before readers wait, and with them, by TCP, their clients.
 pub const INBOX_EVENTS: usize = 1024;
+/// Bytes that may wait of what a client sent: in its backlog, and in the hub while the client waits to
+/// come back. The last message may exceed it.
+pub const BACKLOG_BYTES_MAX: usize = 64 * 1024;
 /// How long the hub has to reply to a health check.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -36,6 +39,10 @@ pub enum Event {
     /// The client sent something invalid. The reply passes through the hub, so that it keeps its
     /// place among the others.
     Invalid { id: ClientId, reply: ErrorReply },
+    /// The client sends faster than it may: further messages wait in its backlog.
+    Slowed { id: ClientId },
+    /// The client's backlog is handed over.
+    CaughtUp { id: ClientId },
     /// Notices that waited in crowded rooms are due.
     NoticesDue,
     /// A member has been disconnected for `--leave-grace`.

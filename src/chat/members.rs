@@ -120,6 +120,13 @@ impl Members {
         Some(member.identity)
     }
 
+    /// Ends the reading from member `id`, which has come back on another connection.
+    pub fn stop_reading(&self, id: ClientId) {
+        if let Some(member) = self.by_id.get(&id) {
+            member.outbox.stop_reading();
+        }
+    }
+
     /// Adds a public message to what everyone gets in this turn.
     pub fn publish(&mut self, frame: &[u8]) {
         self.announce(frame);

@@ -11,9 +11,11 @@
 //! - [`room`]: who is here, who is away, and what they do.
 //! - [`history`]: what a room remembers.
 //! - [`members`]: what a turn has for each member, in one entry.
+//! - [`returning`]: who comes back while messages of an older connection still wait.
 //! - [`outbox`]: hub to client: a bounded queue and its ends.
 //! - [`write_half`]: one writer at a time on a socket, and how writers help their neighbours.
 //! - [`read_half`]: the socket as tungstenite sees it; counting frames and pacing.
+//! - [`backlog`]: messages that a client sent faster than it may.
 //! - [`allowance`]: how fast a client may send.
 //! - [`frames`]: encoded frames, shared by everyone who gets them.
 //! - [`connection`]: an accepted socket and its id.
@@ -44,6 +46,7 @@
 //!   it can come back unnoticed.
 
 pub mod allowance;
+pub mod backlog;
 pub mod client;
 pub mod connection;
 pub mod frames;
@@ -53,5 +56,6 @@ pub mod inbox;
 pub mod members;
 pub mod outbox;
 pub mod read_half;
+pub mod returning;
 pub mod room;
 pub mod write_half;

@@ -7,7 +7,6 @@
 //! A queue is bounded in entries and in bytes. One that is full means that the client reads more
 //! slowly than its room talks: the hub drops it, and never waits for it.
 
-use std::cell::OnceCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::Thread;
@@ -15,7 +14,7 @@ use std::thread::Thread;
 use crossbeam_channel::{Sender, bounded};
 
 use super::frames::Frames;
-use super::write_half::{Line, REPLIES_MAX, SweepQueue, WriterEnd};
+use super::write_half::{Line, SweepQueue, WriterEnd};
 use crate::config::Config;
 use crate::protocol::close::CloseReason;
 use crate::protocol::message::{ServerMessage, frame_bytes_max, now};
@@ -25,6 +24,9 @@ use crate::protocol::message::{ServerMessage, frame_bytes_max, now};
 pub const ENTRY_BYTES_MAX: usize = 16 * 1024;
 /// Longest messages for which a queue has space, whatever `--queue-bytes` is.
 const QUEUE_MESSAGES_MIN: u64 = 8;
+/// Control frames from the reader that wait for the writer. More of them push out the oldest: only the
+/// newest ping needs an answer (RFC 6455, 5.5.3).
+const REPLIES_MAX: usize = 16;
 /// Entries with which a newcomer is greeted: the welcome and the history.
 const GREETING_ENTRIES: usize = 2;
 
@@ -56,7 +58,7 @@ pub fn channel(entries: usize, bytes: u64, sweeps: &SweepQueue) -> (Outbox, Read
     let (bytes_max, granted) = (bytes, bytes);
     (
         Outbox { queue: Some(queue), bytes_max, queued: 0, granted, line: line.clone() },
-        ReaderEnd { replies: OnceCell::new(), line: line.clone() },
+        ReaderEnd { line: line.clone() },
         WriterEnd::new(line, sweeps.clone()),
     )
 }
@@ -119,6 +121,12 @@ impl Outbox {
         self.close(reason);
     }
 
+    /// Ends the reading from a client that has come back on another connection. It stays a member
+    /// until what it sent is handed over.
+    pub fn stop_reading(&self) {
+        self.line.set_reason(CloseReason::Replaced);
+    }
+
     /// Wakes the client's writer, to write what is queued.
     pub fn wake_writer(&self) {
         self.line.wake_writer();
@@ -134,6 +142,7 @@ impl Drop for Outbox {
     fn drop(&mut self) {
         // The writer sees the end of the queue only if the sender is dropped before it wakes.
         self.queue = None;
+        self.line.outbox_closed.store(true, Ordering::SeqCst);
         self.line.wake_writer();
     }
 }
@@ -141,8 +150,6 @@ impl Drop for Outbox {
 /// The reader's end, for whole control frames. Dropping it tells the writer that the reader has
 /// seen the end of the stream.
 pub struct ReaderEnd {
-    /// Made for the first frame: most clients never ping.
-    replies: OnceCell<Sender<Frames>>,
     line: Arc<Line>,
 }
 
@@ -152,20 +159,29 @@ impl ReaderEnd {
         let _ = self.line.writer.set(writer);
     }
 
-    /// Queues a control frame. Blocks while [`REPLIES_MAX`] are waiting, so that a flood of pings
-    /// is not read faster than it is answered.
+    /// Queues a control frame. Never blocks: if `REPLIES_MAX` wait, the oldest is dropped.
     pub fn send(&self, frame: Frames) {
-        let replies = self.replies.get_or_init(|| {
-            let (replies, queued) = bounded(REPLIES_MAX);
-            let _ = self.line.replies.set(queued);
-            replies
-        });
-        // Without a writer there is nothing left to reply on. A writer that ends while this waits
-        // frees the queue.
-        if !self.line.ended.load(Ordering::SeqCst) && replies.send(frame).is_ok() {
-            self.line.replies_queued.store(true, Ordering::SeqCst);
-            self.line.wake_writer();
+        let mut replies = self.line.lock_replies();
+        if replies.len() == REPLIES_MAX {
+            replies.pop_front();
         }
+        replies.push_back(frame);
+        drop(replies);
+        self.line.replies_queued.store(true, Ordering::SeqCst);
+        self.line.wake_writer();
+    }
+
+    /// Has the close frame for `reason` sent at once, although the client stays a member until its
+    /// backlog is handed over.
+    pub fn close(&self, reason: CloseReason) {
+        self.line.set_reason(reason);
+        self.line.close_requested.store(true, Ordering::Release);
+        self.line.wake_writer();
+    }
+
+    /// True if the client is not a member any more: nobody would get what it sent.
+    pub fn outbox_closed(&self) -> bool {
+        self.line.outbox_closed.load(Ordering::SeqCst)
     }
 
     /// True if the connection is being closed or has no writer any more: what is still received

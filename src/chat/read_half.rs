@@ -8,7 +8,7 @@
 use std::io::{self, Cursor, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tungstenite::protocol::frame::FrameHeader;
 
@@ -17,9 +17,9 @@ use super::outbox::ReaderEnd;
 use crate::config::Config;
 use crate::system::metrics::METRICS;
 
-/// Fragments of a message that together cost as much as another message. Libraries that fragment at
-/// all make larger pieces.
-pub const FRAGMENTS_PER_MESSAGE: usize = 1024;
+/// Frames without a message that together cost as much as a message: pings, and fragments. Libraries
+/// that fragment at all make larger pieces.
+pub const FRAMES_PER_MESSAGE: usize = 1024;
 /// Longest header of a frame from a client (RFC 6455, 5.2).
 const HEADER_BYTES_MAX: usize = 14;
 
@@ -27,10 +27,15 @@ const HEADER_BYTES_MAX: usize = 14;
 pub struct ReadHalf<'a> {
     stream: &'a TcpStream,
     replies: &'a ReaderEnd,
+    /// The pace of floods of frames that make no message.
     allowance: Option<Allowance>,
     frames: FrameCounter,
-    /// Frames received since the last message, and not paid for.
+    /// Frames received since the last message.
     frames_unpaid: usize,
+    /// How long the client may be silent.
+    silence_max: Duration,
+    /// While the reader polls: when something was received.
+    received: Option<Instant>,
 }
 
 impl<'a> ReadHalf<'a> {
@@ -41,22 +46,46 @@ impl<'a> ReadHalf<'a> {
         leftover: &[u8],
         config: &Config,
     ) -> ReadHalf<'a> {
-        let allowance = Allowance::full(config.message_rate, config.message_burst, Instant::now());
         let mut frames = FrameCounter::default();
-        let frames_unpaid = frames.count(leftover);
-        ReadHalf { stream, replies, allowance, frames, frames_unpaid }
+        ReadHalf {
+            stream,
+            replies,
+            allowance: Allowance::full(config.message_rate, config.message_burst, Instant::now()),
+            frames_unpaid: frames.count(leftover),
+            frames,
+            silence_max: config.ping_timeout,
+            received: None,
+        }
     }
 
-    /// Charges for a message. It costs one, however many fragments it came in, unless there were
-    /// too many of them.
-    pub fn pay_for_message(&mut self) {
+    /// Notes that the frames so far made a message, which has a pace of its own.
+    pub fn message_complete(&mut self) {
         self.frames_unpaid = 0;
-        self.pay();
     }
 
-    /// Waits if the client sends too fast. What waits in the socket slows it down, by TCP, and
-    /// nothing is lost.
-    fn pay(&mut self) {
+    /// Lets the next read wait for `wait` only. `None` ends the polling.
+    ///
+    /// # Errors
+    /// If the socket has gone: only that refuses a timeout.
+    pub fn poll(&mut self, wait: Option<Duration>) -> io::Result<()> {
+        match (wait, self.received) {
+            (None, None) => return Ok(()),
+            (None, Some(_)) => self.received = None,
+            (Some(_), None) => self.received = Some(Instant::now()),
+            (Some(_), Some(_)) => {}
+        }
+        self.stream.set_read_timeout(Some(wait.unwrap_or(self.silence_max)))
+    }
+
+    /// True if a read that timed out only ended a poll, and the client was not silent for too long.
+    pub fn is_polling(&self) -> bool {
+        self.received.is_some_and(|received| received.elapsed() < self.silence_max)
+    }
+
+    /// Slows down a client that floods with frames which make no message: empty fragments, which
+    /// could come forever and never exceed the limit of a message, and pings.
+    fn pay_for_frames(&mut self) {
+        self.frames_unpaid -= FRAMES_PER_MESSAGE;
         let Some(allowance) = &mut self.allowance else { return };
         while let Err(wait) = allowance.take(Instant::now()) {
             thread::sleep(wait);
@@ -66,10 +95,8 @@ impl<'a> ReadHalf<'a> {
 
 impl Read for ReadHalf<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        // Empty fragments could come forever, and never make a message or exceed the limit of one.
-        if self.frames_unpaid >= FRAGMENTS_PER_MESSAGE {
-            self.frames_unpaid -= FRAGMENTS_PER_MESSAGE;
-            self.pay();
+        if self.frames_unpaid >= FRAMES_PER_MESSAGE {
+            self.pay_for_frames();
             if self.replies.over() {
                 return Ok(0);
             }
@@ -82,6 +109,9 @@ impl Read for ReadHalf<'_> {
                     let bytes = *result.as_ref().unwrap_or(&0);
                     METRICS.received_bytes.inc_by(bytes as u64);
                     self.frames_unpaid += self.frames.count(&buffer[..bytes]);
+                    if bytes > 0 && self.received.is_some() {
+                        self.received = Some(Instant::now());
+                    }
                     return result;
                 }
             }

@@ -171,6 +171,17 @@ impl Room {
         Some(Vacated { seat: Seat::Connected(id), identity, kept: Vec::new() })
     }
 
+    /// Returns the client that is connected under this name and session, if there is one.
+    pub fn connected(&self, name: &str, session: Session) -> Option<ClientId> {
+        let id = self.members.find(&fold_case(name))?;
+        (self.members.identity(id).session == session).then_some(id)
+    }
+
+    /// Ends the reading from member `id`, which has come back on another connection.
+    pub fn stop_reading(&self, id: ClientId) {
+        self.members.stop_reading(id);
+    }
+
     /// Gives a member its place back. Nobody else is notified.
     pub fn rejoin(
         &mut self,

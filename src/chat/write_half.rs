@@ -45,9 +45,6 @@ use super::frames::Frames;
 use crate::protocol::close::CloseReason;
 use crate::system::metrics::WriteTally;
 
-/// Control frames from the reader that wait for the writer. Further pings are answered as fast as
-/// the client takes the replies: its reader waits.
-pub const REPLIES_MAX: usize = 16;
 /// Entries handed to the system in one call.
 const WRITE_ENTRIES_MAX: usize = 16;
 /// Sweeps that may wait for helpers; one sweep takes as many places as it wants helpers. If there
@@ -181,6 +178,35 @@ impl WriterEnd {
         self.line.set_reason(reason);
     }
 
+    /// True if the reader asks to close without waiting for the hub.
+    pub fn close_requested(&self) -> bool {
+        self.line.close_requested.load(Ordering::Acquire)
+    }
+
+    /// Ends all writing to the socket, by helpers too.
+    pub fn release_socket(&self) {
+        let mut writing = self.line.lock();
+        writing.connection = None;
+        writing.entries.clear();
+        self.line.ended.store(true, Ordering::SeqCst);
+    }
+
+    /// Takes and drops what is queued, until the hub closes the outbox.
+    ///
+    /// A client that has gone stays a member while messages that it sent still wait in its backlog.
+    /// Its queue must not fill up in that time, or the hub would take it for too slow.
+    pub fn discard_until_closed(&self) {
+        loop {
+            match self.line.queue.try_recv() {
+                Ok(frames) => {
+                    self.line.taken.fetch_add(frames.len() as u64, Ordering::Relaxed);
+                }
+                Err(TryRecvError::Empty) => thread::park(),
+                Err(TryRecvError::Disconnected) => return,
+            }
+        }
+    }
+
     /// True if the reader has seen the end of the stream.
     pub fn reader_done(&self) -> bool {
         self.line.reader_done.load(Ordering::Acquire)
@@ -189,13 +215,7 @@ impl WriterEnd {
 
 impl Drop for WriterEnd {
     fn drop(&mut self) {
-        self.line.lock().connection = None;
-        self.line.ended.store(true, Ordering::SeqCst);
-        // A reader that waits for space gets it, and sees at its next frame that there is no
-        // writer.
-        if let Some(replies) = self.line.replies.get() {
-            replies.try_iter().for_each(drop);
-        }
+        self.release_socket();
         // A writer that ends normally did this before, but not one that panics. Last, since helping
         // may panic.
         self.become_unavailable();
@@ -207,8 +227,8 @@ pub struct Line {
     queue: Receiver<Frames>,
     /// Bytes taken from `queue` so far. Only the thread that holds `writing` adds to it.
     taken: AtomicU64,
-    /// Control frames from the reader. Set when the first one is queued.
-    pub(super) replies: OnceLock<Receiver<Frames>>,
+    /// Control frames from the reader.
+    pub(super) replies: Mutex<VecDeque<Frames>>,
     /// True if `replies` is worth a look. It is mostly empty, and a look costs as much as an entry.
     pub(super) replies_queued: AtomicBool,
     /// Whoever holds it may take entries and write to the socket.
@@ -223,6 +243,10 @@ pub struct Line {
     reason: OnceLock<CloseReason>,
     /// The reader has seen the end of the stream: there is no reason left to linger.
     pub(super) reader_done: AtomicBool,
+    /// The reader wants the close frame to be sent now, although the client is still a member.
+    pub(super) close_requested: AtomicBool,
+    /// The hub has closed the outbox: the client is not a member any more.
+    pub(super) outbox_closed: AtomicBool,
 }
 
 impl Line {
@@ -231,7 +255,7 @@ impl Line {
         Line {
             queue,
             taken: AtomicU64::new(0),
-            replies: OnceLock::new(),
+            replies: Mutex::default(),
             replies_queued: AtomicBool::new(false),
             writing: Mutex::default(),
             writer: OnceLock::new(),
@@ -239,6 +263,8 @@ impl Line {
             ended: AtomicBool::new(false),
             reason: OnceLock::new(),
             reader_done: AtomicBool::new(false),
+            close_requested: AtomicBool::new(false),
+            outbox_closed: AtomicBool::new(false),
         }
     }
 
@@ -281,6 +307,11 @@ impl Line {
         matches!(written, Ok(Written::All(_)))
     }
 
+    /// Locks the control frames from the reader.
+    pub(super) fn lock_replies(&self) -> MutexGuard<'_, VecDeque<Frames>> {
+        self.replies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Writing> {
         // A helper that panicked leaves exactly what was not written.
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
@@ -313,7 +344,7 @@ struct Writing {
     entries: VecDeque<Frames>,
     /// Bytes of the first entry that are written.
     offset: usize,
-    /// The close frame is among them, and nothing may follow it (RFC 6455, 5.5.1).
+    /// The close frame was added, and nothing may follow it (RFC 6455, 5.5.1).
     closing: bool,
 }
 
@@ -348,19 +379,14 @@ impl Writing {
     /// Takes from the queues what one call can write, control frames first. `None` if there may be
     /// more.
     fn take(&mut self, line: &Line) -> Option<Status> {
+        if self.closing {
+            return Some(Status::Closed);
+        }
         // However often helpers try a full socket, only so much is taken as one call can write.
-        if self.entries.len() < WRITE_ENTRIES_MAX
-            && line.replies_queued.load(Ordering::Acquire)
-            && let Some(replies) = line.replies.get()
-        {
+        if self.entries.len() < WRITE_ENTRIES_MAX && line.replies_queued.load(Ordering::Acquire) {
             line.replies_queued.store(false, Ordering::SeqCst);
             // If the reader adds more in the meantime, it also wakes the writer for them.
-            let frames = replies.try_iter().take(REPLIES_MAX);
-            if self.closing {
-                frames.for_each(drop);
-            } else {
-                self.entries.extend(frames);
-            }
+            self.entries.extend(line.lock_replies().drain(..));
         }
         while self.entries.len() < WRITE_ENTRIES_MAX {
             match line.queue.try_recv() {

@@ -56,6 +56,18 @@ pub struct ErrorReply {
     pub reference: Option<String>,
 }
 
+impl ErrorReply {
+    /// Builds the notice for a client that sends faster than `per_second` messages a second. It gets
+    /// this once on each connection.
+    pub fn slowed_down(per_second: u32) -> ErrorReply {
+        let content = format!(
+            "you send more than {per_second} messages a second: they are delivered at that pace, \
+             in order, and none is lost"
+        );
+        ErrorReply { code: ErrorCode::SlowedDown, content: content.into(), reference: None }
+    }
+}
+
 /// The `code` of an `error` message on an open connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorCode {
@@ -69,16 +81,19 @@ pub enum ErrorCode {
     EmptyContent,
     /// `to` names nobody in the room.
     NoSuchUser,
+    /// The client sends faster than it may, and its messages wait.
+    SlowedDown,
 }
 
 impl ErrorCode {
     /// All codes, for tables.
-    pub const ALL: [ErrorCode; 5] = [
+    pub const ALL: [ErrorCode; 6] = [
         ErrorCode::BadJson,
         ErrorCode::BadRequest,
         ErrorCode::UnknownType,
         ErrorCode::EmptyContent,
         ErrorCode::NoSuchUser,
+        ErrorCode::SlowedDown,
     ];
 
     /// The code as written in the JSON.
@@ -89,6 +104,7 @@ impl ErrorCode {
             ErrorCode::UnknownType => "unknown_type",
             ErrorCode::EmptyContent => "empty_content",
             ErrorCode::NoSuchUser => "no_such_user",
+            ErrorCode::SlowedDown => "slowed_down",
         }
     }
 }

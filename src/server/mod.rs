@@ -8,7 +8,8 @@
 //!
 //! - Every thread that serves a connection is joined, by a panic too.
 //! - A place is given back only after its connection's threads have ended and its socket is closed.
-//! - A stop flows with the data: no more connections, then the hub drops the outboxes, writers
+//! - A stop flows with the data: no more connections, then readers hand over their backlogs, then the
+//!   hub drops the outboxes, writers
 //!   write what is left and close, readers see the end, the reaper joins them, and the hub's inbox
 //!   has no sender left. Nothing waits in a circle, and a deadline is over all of it.
 //! - A server whose hub has died stops: one that accepts and never replies is worse than none.
@@ -27,6 +28,7 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded, unbounded};
 use log::{debug, info, warn};
 use socket2::SockRef;
 
+use crate::chat::backlog::Backlogs;
 use crate::chat::client::Shared;
 use crate::chat::connection::{ClientId, Connection};
 use crate::chat::hub::Hub;
@@ -47,6 +49,8 @@ use reaper::{EndedOnDrop, Event, Reaper, Served};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Stack of a reader, which also parses the request head.
 const READER_STACK_BYTES: usize = 256 * 1024;
+/// The part of `--shutdown-timeout` in which readers may hand over what waits in their backlogs.
+const HAND_OVER_BY: f64 = 0.4;
 /// The part of `--shutdown-timeout` after which sockets that are still open are cut, so that their
 /// threads end in time.
 const CUT_AFTER: f64 = 0.8;
@@ -166,7 +170,8 @@ impl Server {
             spawn("metrics", move || scrape::serve(&listener, &stopping))?;
         }
         let (config, stopping) = (self.config.clone(), self.stopping.clone());
-        let shared = Arc::new(Shared { config, inbox, sweeps, stopping });
+        let backlogs = Backlogs::new(stopping.clone());
+        let shared = Arc::new(Shared { config, inbox, sweeps, stopping, backlogs });
         let ready = {
             let inbox = shared.inbox.clone();
             systemd::ready(move || inbox::hub_replies(&inbox)).map_err(RunError::Spawn)?
@@ -175,9 +180,11 @@ impl Server {
         accept_loop(&self.listener, &admission, &shared, &reaper);
         drop(ready);
 
-        let deadline = Instant::now() + self.config.shutdown_timeout;
-        let cut_at = Instant::now() + self.config.shutdown_timeout.mul_f64(CUT_AFTER);
+        let stopped = Instant::now();
+        let timeout = self.config.shutdown_timeout;
+        let (deadline, cut_at) = (stopped + timeout, stopped + timeout.mul_f64(CUT_AFTER));
         drop(self.listener);
+        shared.backlogs.wait_until_empty(stopped + timeout.mul_f64(HAND_OVER_BY));
         if stop_hub.send(()).is_err() {
             return Err(RunError::HubDied);
         }

@@ -42,6 +42,7 @@ pub struct Metrics {
     pub refusals: IntCounterVec,
     pub disconnects: IntCounterVec,
     pub evictions: IntCounter,
+    pub delayed_messages: IntCounter,
     pub public_messages: IntCounter,
     pub private_messages: IntCounter,
     pub deliveries: IntCounter,
@@ -111,6 +112,10 @@ impl Metrics {
             evictions: counter(
                 "parlour_evictions_total",
                 "Clients dropped because their queue was full.",
+            ),
+            delayed_messages: counter(
+                "parlour_delayed_messages_total",
+                "Messages that waited because their client sent faster than it may.",
             ),
             public_messages: messages.with_label_values(&["public"]),
             private_messages: messages.with_label_values(&["private"]),

@@ -5,10 +5,11 @@ use std::net::Shutdown;
 use std::thread;
 use std::time::Duration;
 
-use parlour::chat::read_half::FRAGMENTS_PER_MESSAGE;
+use parlour::chat::inbox::BACKLOG_BYTES_MAX;
+use parlour::chat::read_half::FRAMES_PER_MESSAGE;
 use serde_json::json;
 
-use crate::support::raw::{FIN, PING, RawClient, TEXT, masked};
+use crate::support::raw::{CLOSE, FIN, PING, PONG, RawClient, TEXT, masked};
 use crate::support::{Client, DEADLINE, TestServer, assert_has};
 
 /// Lets `talker` talk until everyone hears that `name` has left.
@@ -136,35 +137,155 @@ fn a_client_that_takes_a_byte_now_and_then_does_not_hold_its_writer_beyond_the_d
     reading.join().unwrap();
 }
 
+/// Numbered public messages, as one client sends them.
+fn numbered(numbers: std::ops::Range<usize>) -> Vec<u8> {
+    let message = |number: usize| {
+        let message = json!({"type": "public", "content": number.to_string()});
+        masked(FIN | TEXT, message.to_string().as_bytes())
+    };
+    numbers.flat_map(message).collect()
+}
+
+/// Receives public messages with these numbers, in order. Returns the first and last `ts`.
+fn receive_numbered(watcher: &mut Client, numbers: std::ops::Range<usize>) -> (u64, u64) {
+    let stamps: Vec<u64> = numbers
+        .map(|number| {
+            let message = watcher.next_of("public");
+            assert_eq!(message["content"], number.to_string());
+            message["ts"].as_u64().expect("a number")
+        })
+        .collect();
+    (stamps[0], stamps[stamps.len() - 1])
+}
+
 #[test]
-fn a_client_that_sends_too_fast_is_read_more_slowly_and_loses_nothing() {
+fn a_client_that_sends_too_fast_is_slowed_down_told_so_once_and_loses_nothing() {
     let server = TestServer::start(&["--message-rate", "50", "--message-burst", "5"]);
     let mut watcher = Client::join(&server, "watcher");
     let mut flood = RawClient::connect(&server, "name=flood");
     flood.next_of("join");
-    let mut bytes = Vec::new();
-    for number in 0..30 {
-        bytes.extend(masked(
-            FIN | TEXT,
-            json!({"type": "public", "content": number.to_string()}).to_string().as_bytes(),
-        ));
-        bytes.extend(masked(FIN | PING, b""));
+    flood.send(&numbered(0..30));
+    let (first, last) = receive_numbered(&mut watcher, 0..30);
+    // By the server's own clock: 5 of them at once, the rest 20 ms apart.
+    assert!(last - first >= 480, "{} ms", last - first);
+    // A second time, after it has caught up.
+    flood.send(&numbered(30..60));
+    receive_numbered(&mut watcher, 30..60);
+    flood.send(&masked(FIN | TEXT, b"{}"));
+    let mut codes = Vec::new();
+    while codes.last().is_none_or(|code| code != "bad_request") {
+        codes.push(flood.next_of("error")["code"].as_str().expect("text").to_owned());
     }
+    assert_eq!(codes, ["slowed_down", "bad_request"]);
+}
+
+#[test]
+fn pings_and_the_close_are_answered_at_once_however_much_waits() {
+    let server = TestServer::start(&["--message-rate", "100", "--message-burst", "5"]);
+    let mut watcher = Client::join(&server, "watcher");
+    let mut flood = RawClient::connect(&server, "name=flood");
+    flood.next_of("join");
+    let mut bytes = numbered(0..300);
+    bytes.extend(masked(FIN | PING, b"now"));
+    bytes.extend(masked(FIN | CLOSE, &1000u16.to_be_bytes()));
     flood.send(&bytes);
-    let mut stamps = Vec::new();
-    for number in 0..30 {
-        let message = watcher.next_of("public");
-        assert_eq!(message["content"], number.to_string());
-        stamps.push(message["ts"].as_u64().unwrap());
+    let mut received = 0;
+    loop {
+        match flood.frame().expect("a pong and a close before the end") {
+            (opcode, payload) if opcode == FIN | PONG => assert_eq!(payload, b"now"),
+            (opcode, payload) if opcode == FIN | CLOSE => {
+                assert_eq!(payload[..2], 1000u16.to_be_bytes());
+                break;
+            }
+            _ => received += 1,
+        }
     }
-    // By the server's own clock: 29 messages and as many pings, 5 of them at once, the rest 20 ms
-    // apart.
-    assert!(stamps[29] - stamps[0] >= 1000, "{stamps:?}");
+    assert!(received < 100, "{received} messages came before the close");
+    assert_eq!(flood.frame(), None, "nothing follows a close frame");
+    drop(flood);
+    // All of it is delivered, and then the member leaves.
+    receive_numbered(&mut watcher, 0..300);
+    assert_has(&watcher.next(), json!({"type": "leave", "user": "flood"}));
+}
+
+#[test]
+fn what_was_received_before_a_connection_broke_is_delivered() {
+    let server = TestServer::start(&["--message-rate", "100", "--message-burst", "5"]);
+    let mut watcher = Client::join(&server, "watcher");
+    let mut flood = RawClient::connect(&server, "name=flood");
+    flood.next_of("join");
+    flood.send(&numbered(0..300));
+    flood.send(&masked(FIN | PING, b"read"));
+    assert_eq!(flood.control(), (FIN | PONG, b"read".to_vec()));
+    // Closed with unread data, a socket sends a reset.
+    drop(flood);
+    receive_numbered(&mut watcher, 0..300);
+    assert_has(&watcher.next(), json!({"type": "leave", "user": "flood"}));
+    Client::join(&server, "flood");
+}
+
+#[test]
+fn a_session_that_returns_comes_in_behind_what_it_sent_before() {
+    let server = TestServer::start(&[
+        "--message-rate",
+        "100",
+        "--message-burst",
+        "5",
+        "--leave-grace",
+        "1h",
+    ]);
+    let mut watcher = Client::join(&server, "watcher");
+    for broken in [true, false] {
+        let mut flood = RawClient::connect(&server, "name=flood");
+        let session = flood.next_of("welcome")["session"].as_str().expect("text").to_owned();
+        flood.next_of("join");
+        flood.send(&numbered(0..100));
+        flood.send(&masked(FIN | PING, b"read"));
+        assert_eq!(flood.control(), (FIN | PONG, b"read".to_vec()));
+        let old = (!broken).then_some(flood);
+        // Another one that gives up waiting changes nothing.
+        drop(RawClient::connect(&server, &format!("name=flood&session={session}")));
+        let mut back = RawClient::connect(&server, &format!("name=flood&session={session}"));
+        back.send(&numbered(100..101));
+        receive_numbered(&mut watcher, 0..101);
+        assert_eq!(back.next_of("welcome")["session"], session);
+        if let Some(mut old) = old {
+            assert_eq!(old.closed(), (4410, "replaced".to_owned()));
+        }
+        back.send(&masked(FIN | CLOSE, &1000u16.to_be_bytes()));
+        assert_has(&watcher.next_of("leave"), json!({"user": "flood"}));
+    }
+}
+
+#[test]
+fn only_a_full_backlog_stops_the_reading_and_nothing_is_lost() {
+    let server = TestServer::start(&["--message-rate", "1000", "--message-burst", "1"]);
+    let mut watcher = Client::join(&server, "watcher");
+    let mut flood = RawClient::connect(&server, "name=flood");
+    flood.next_of("join");
+    // Twice as much as the backlog holds, in messages of two kilobytes.
+    let content = "x".repeat(2000);
+    let message = json!({"type": "public", "content": content}).to_string();
+    let messages = 2 * BACKLOG_BYTES_MAX / message.len();
+    flood.send(&masked(FIN | TEXT, message.as_bytes()).repeat(messages));
+    flood.send(&masked(FIN | PING, b"late"));
+    // The ping is behind more than the backlog holds, so at least half of the messages come first.
+    let mut received = 0;
+    loop {
+        match flood.frame().expect("a pong before the end") {
+            (opcode, _) if opcode == FIN | PONG => break,
+            _ => received += 1,
+        }
+    }
+    assert!(received >= messages / 3, "{received} of {messages}");
+    for _ in 0..messages {
+        assert_eq!(watcher.next_of("public")["content"], content);
+    }
 }
 
 /// Empty fragments of one message, which cost as much as `messages`.
 fn empty_fragments(messages: usize) -> Vec<u8> {
-    masked(0, b"").repeat(messages * FRAGMENTS_PER_MESSAGE)
+    masked(0, b"").repeat(messages * FRAMES_PER_MESSAGE)
 }
 
 #[test]
@@ -235,33 +356,19 @@ fn a_client_that_pings_and_never_reads_leaves_no_thread_behind() {
     server.ended().expect("every thread joined");
 }
 
-/// So many messages at once that reading them, at the rate allowed, takes a minute.
-fn flood(client: &mut RawClient) {
-    client.next_of("join");
-    let message = masked(FIN | TEXT, br#"{"type":"public","content":"x"}"#);
-    client.send(&message.repeat(300));
-}
-
 #[test]
-fn a_client_with_much_unread_does_not_hold_a_stop() {
+fn a_stop_delivers_at_once_what_waits() {
     let mut server = TestServer::start(&["--message-rate", "5"]);
-    let mut client = RawClient::connect(&server, "name=flood");
-    flood(&mut client);
-    client.next_of("public");
-    server.stop();
-    server.ended().expect("a clean end within the timeout");
-    assert_eq!(client.closed(), (1001, "server_shutdown".to_owned()));
-}
-
-#[test]
-fn a_client_that_is_reset_with_much_unread_is_gone_at_once() {
-    let server = TestServer::start(&["--message-rate", "5", "--ping-interval", "100ms"]);
     let mut watcher = Client::join(&server, "watcher");
-    let mut client = RawClient::connect(&server, "name=flood");
-    flood(&mut client);
-    watcher.next_of("public");
-    // Closed with unread data, a socket sends a reset, which the next write to it meets.
-    drop(client);
-    assert_has(&watcher.next_of("leave"), json!({"user": "flood"}));
-    Client::join(&server, "flood");
+    let mut flood = RawClient::connect(&server, "name=flood");
+    flood.next_of("join");
+    // At the allowed rate this takes a minute.
+    flood.send(&numbered(0..300));
+    flood.send(&masked(FIN | PING, b"read"));
+    while flood.control().1 != b"read" {}
+    server.stop();
+    receive_numbered(&mut watcher, 0..300);
+    assert_eq!(watcher.closed(), (1001, "server_shutdown".to_owned()));
+    assert_eq!(flood.closed(), (1001, "server_shutdown".to_owned()));
+    server.ended().expect("a clean end within the timeout");
 }

@@ -4,7 +4,8 @@
 use std::io;
 use std::sync::Arc;
 
-use parlour::chat::client::{Upgrade, read_pump, with_writer};
+use parlour::chat::backlog::{Backlog, Backlogs};
+use parlour::chat::client::{Incoming, Upgrade, read_pump, with_writer};
 use parlour::chat::connection::Connection;
 use parlour::chat::outbox::Outbox;
 use parlour::chat::write_half::SweepQueue;
@@ -37,10 +38,20 @@ pub fn serve(
     sweeps: &SweepQueue,
 ) -> io::Result<()> {
     let Upgrade { response, leftover, .. } = upgrade;
-    with_writer(connection, response, config, sweeps, |mut outbox, controls| {
-        let reason = read_pump(connection, leftover, controls, config, |message| {
-            send_back(&mut outbox, message)
-        });
+    with_writer(connection, response, config, sweeps, |mut outbox, replies| {
+        let reason = read_pump(
+            connection,
+            leftover,
+            replies,
+            Backlog::new(config, &Backlogs::default()),
+            config,
+            Ok,
+            |incoming| match incoming {
+                Incoming::Message(message) => send_back(&mut outbox, message),
+                // There is no limit on messages here.
+                Incoming::Slowed | Incoming::CaughtUp => Ok(()),
+            },
+        );
         outbox.close(reason);
         reason
     })
