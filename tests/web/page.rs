@@ -1,5 +1,7 @@
 //! The chat page: as files, and in a real browser where there is one.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use crate::support::browser::{Browser, Page};
@@ -21,16 +23,40 @@ fn header<'a>(head: &'a str, name: &str) -> &'a str {
     line.unwrap_or_else(|| panic!("{name} in {head}"))
 }
 
+/// The files that `index.html` names.
+fn files_named(index: &str) -> BTreeSet<&str> {
+    let links = index
+        .split(['<', '>'])
+        .filter(|tag| tag.starts_with("link ") || tag.starts_with("script "));
+    let attributes = links.flat_map(|tag| tag.split(' '));
+    attributes
+        .filter_map(|attribute| attribute.strip_prefix("href=").or(attribute.strip_prefix("src=")))
+        .map(|quoted| quoted.trim_matches('"'))
+        .filter(|address| !address.starts_with("data:"))
+        .collect()
+}
+
+#[test]
+fn the_page_names_each_of_its_files() {
+    let files = std::fs::read_dir("src/web").unwrap().map(|entry| entry.unwrap().file_name());
+    let mut files: BTreeSet<String> = files.map(|name| name.into_string().unwrap()).collect();
+    assert!(files.remove("index.html") && files.remove("build.rs"));
+    let index = include_str!("../../src/web/index.html");
+    assert!(files_named(index).into_iter().eq(&files), "{files:?}");
+}
+
 #[test]
 fn its_files_are_served_plain_compressed_and_not_twice() {
     let server = TestServer::start(&[]);
-    let files = [
-        ("/", "text/html"),
-        ("/style.css", "text/css"),
-        ("/app.js", "text/javascript"),
-        ("/?room=rust", "text/html"),
-    ];
-    for (path, content_type) in files {
+    let index = include_str!("../../src/web/index.html");
+    let mut files = vec!["/".to_owned(), "/?room=rust".to_owned()];
+    files.extend(files_named(index).iter().map(|name| format!("/{name}")));
+    for path in &files {
+        let content_type = match path.rsplit_once('.') {
+            Some((_, "css")) => "text/css",
+            Some((_, "js")) => "text/javascript",
+            _ => "text/html",
+        };
         let (status, head, plain) = get(&server, "GET", path, "");
         assert_eq!(status, 200, "{path}");
         assert!(header(&head, "content-type").starts_with(content_type), "{head}");
@@ -38,10 +64,12 @@ fn its_files_are_served_plain_compressed_and_not_twice() {
         assert!(!head.contains("content-encoding"), "{head}");
         for (name, part) in [
             ("content-security-policy", "default-src 'none'"),
+            ("content-security-policy", "script-src 'self';"),
             ("content-security-policy", "connect-src 'self'"),
             ("content-security-policy", "frame-ancestors 'none'"),
             ("x-content-type-options", "nosniff"),
             ("referrer-policy", "no-referrer"),
+            ("cache-control", "no-cache"),
             ("vary", "accept-encoding"),
         ] {
             assert!(header(&head, name).contains(part), "{name} of {path}: {head}");
