@@ -44,6 +44,7 @@ mod terminal {
     mod program;
 }
 mod web {
+    mod conversation;
     mod page;
     mod reconnecting;
 }

@@ -38,10 +38,12 @@ macro_rules! asset {
 }
 
 /// The page's files. The list stands nowhere else: the build compresses the whole folder.
-static ASSETS: [Asset; 3] = [
+static ASSETS: [Asset; 5] = [
     Asset { path: "/", ..asset!("index.html", "text/html") },
     asset!("style.css", "text/css"),
     asset!("app.js", "text/javascript"),
+    asset!("conversation.js", "text/javascript"),
+    asset!("texts.js", "text/javascript"),
 ];
 
 /// Returns the file that `path` names.

@@ -1,4 +1,4 @@
-//! The chat page: as files, and in a real browser where there is one.
+//! The chat page: its files, and what it does in a real browser if there is one.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use crate::support::browser::{Browser, Page};
 use crate::support::raw::exchange_bytes;
 use crate::support::{Client, TestServer, assert_has};
 
-/// Status, headers in lower case, and body of a request for `path`.
+/// Requests `path`: the status, the headers in lower case, and the body.
 fn get(server: &TestServer, method: &str, path: &str, headers: &str) -> (u16, String, Vec<u8>) {
     let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
     let response = exchange_bytes(server.address, request.as_bytes());
@@ -98,7 +98,7 @@ fn its_files_are_served_plain_compressed_and_not_twice() {
     }
 }
 
-/// A window in the chat of `server`.
+/// Opens a window and joins room `rust`.
 fn window(browser: &mut Browser, server: &TestServer, name: &str) -> Page {
     let mut page = browser.open(&format!("http://{}/?room=rust", server.address));
     page.join(name);
@@ -124,13 +124,13 @@ fn two_windows_hold_a_conversation_across_a_restart() {
     let rel = "noopener noreferrer";
     assert_eq!(links, json!([["https://example.org/a?b=c", rel], ["http://example.com/x", rel]]));
 
-    // Shift and Enter make a new line, which is kept.
+    // A message keeps its line breaks.
     bob.eval("document.getElementById('text').focus()");
     bob.type_text("line one\nline two");
     bob.press("Enter");
     ann.wait_text("#log", "line one\nline two");
 
-    // Private: by a click on the member, by command, and an error shown where it belongs.
+    // Private messages: by a click on the member, and by command. An error stands with its message.
     ann.eval(
         "[...document.querySelectorAll('#names button')].find(b => b.innerText === 'Bob').click()",
     );
@@ -141,7 +141,10 @@ fn two_windows_hold_a_conversation_across_a_restart() {
     ann.press("Escape");
     ann.wait("document.getElementById('recipient').hidden");
     ann.say("/msg bob and by command");
-    bob.wait("[...document.querySelectorAll('#log .private')].some(m => m.innerText.includes('and by command'))");
+    bob.wait(
+        "[...document.querySelectorAll('#log .private')] \
+         .some((node) => node.innerText.includes('and by command'))",
+    );
     ann.say("/msg Nobody are you there?");
     ann.wait_text("#pending .failed", "Nobody here has that name");
     ann.click("#pending .failed button:last-of-type");
@@ -154,14 +157,14 @@ fn two_windows_hold_a_conversation_across_a_restart() {
     assert_eq!(ann.eval("document.getElementById('text').value"), "Bob: ");
     ann.eval("document.getElementById('text').value = ''");
 
-    // The server goes and comes back; what is written meanwhile is not lost.
+    // The server stops and starts again. What is written in the meantime is not lost.
     drop(server);
-    ann.wait_text("#line", "The connection is lost");
+    ann.wait_text("#connection", "The connection is lost");
     ann.say("written in the dark");
     ann.wait_text("#pending", "written in the dark");
     let server = TestServer::start(&["--listen", &address]);
     for page in [&mut ann, &mut bob] {
-        page.wait("document.getElementById('line').hidden");
+        page.wait("document.getElementById('connection').hidden");
         page.wait_text("#log", "The room has started anew");
     }
     bob.wait_text("#log", "written in the dark");
@@ -195,15 +198,15 @@ fn hostile_names_and_messages_stay_text() {
         "[...document.querySelectorAll('#log .message.public .body')].map(b => b.textContent)",
     );
     assert_eq!(bodies, json!(hostile), "each as it was sent");
-    let elements = "[...new Set([...document.querySelectorAll('#log *, #names *')].map(e => e.tagName))].sort().join()";
-    assert_eq!(ann.eval(elements), "A,BDI,BUTTON,DIV,LI,P,TIME", "no element but the page's own");
+    let elements = "[...document.querySelectorAll('#log *, #names *')].map(e => e.tagName)";
+    let elements = ann.eval(&format!("[...new Set({elements})].sort().join()"));
+    assert_eq!(elements, "A,BDI,BUTTON,DIV,LI,P,TIME", "no element but the page's own");
     let links = ann.eval("[...document.querySelectorAll('#log a')].map(a => a.href)");
     assert_eq!(links, json!(["http://a.example/", "https://b.example/"]));
-    assert_eq!(
-        ann.eval("[...document.querySelectorAll('#log a')].map(a => a.getAttributeNames().sort().join()).join(' ')"),
-        "href,rel,target href,rel,target"
-    );
-    // What turns the text around ends with its own message.
+    let attributes = "[...document.querySelectorAll('#log a')] \
+        .map((link) => link.getAttributeNames().sort().join()).join(' ')";
+    assert_eq!(ann.eval(attributes), "href,rel,target href,rel,target");
+    // A change of direction ends with its own message.
     assert_eq!(
         ann.eval("getComputedStyle(document.querySelector('#log .body')).unicodeBidi"),
         "isolate"
@@ -230,7 +233,7 @@ fn a_refused_name_says_why_and_keeps_what_was_typed() {
     page.click("#join button");
     page.wait_text("#names", "ann");
     assert!(page.eval("location.search").as_str().is_some_and(|query| query == "?room=other"));
-    // Remembered: a reload goes straight back in.
+    // After a reload, the user is back in the room at once.
     page.reload();
     page.wait_text("#names", "ann");
 }
@@ -251,7 +254,7 @@ fn every_width_shows_everything_and_ten_thousand_messages_stay_bounded() {
     ann.wait("document.querySelectorAll('#log li').length <= 500");
     ann.wait("document.querySelectorAll('*').length < 5000");
 
-    // Reading further up is not torn away.
+    // Who reads further up is left in peace.
     ann.eval("document.getElementById('scroll').scrollTop = 1000");
     ann.wait("document.getElementById('scroll').scrollTop < 1100");
     flood.say("news");
@@ -267,14 +270,17 @@ fn every_width_shows_everything_and_ten_thousand_messages_stay_bounded() {
     );
     ann.click("#pill");
     ann.wait("document.getElementById('pill').hidden");
-    ann.wait("(s => s.scrollHeight - s.scrollTop - s.clientHeight < 5)(document.getElementById('scroll'))");
+    ann.eval("window.scrollArea = document.getElementById('scroll')");
+    ann.wait("scrollArea.scrollHeight - scrollArea.scrollTop - scrollArea.clientHeight < 5");
 
     for width in [320, 360, 768, 1280, 2560] {
         ann.resize(width, 640);
         ann.wait(&format!("innerWidth === {width}"));
         let fits = "document.documentElement.scrollWidth <= innerWidth && \
-                    [...document.querySelectorAll('header > *, #composer > *')].filter(e => e.checkVisibility() && !e.classList.contains('unseen')) \
-                    .every(e => { const r = e.getBoundingClientRect(); return r.left >= 0 && r.right <= innerWidth && r.bottom <= innerHeight; })";
+            [...document.querySelectorAll('header > *, #composer > *')] \
+              .filter((node) => node.checkVisibility() && !node.classList.contains('unseen')) \
+              .map((node) => node.getBoundingClientRect()) \
+              .every((r) => r.left >= 0 && r.right <= innerWidth && r.bottom <= innerHeight)";
         assert_eq!(ann.eval(fits), true, "at {width} px");
     }
     ann.resize(320, 300);
@@ -284,7 +290,7 @@ fn every_width_shows_everything_and_ten_thousand_messages_stay_bounded() {
 }
 
 #[test]
-fn joins_and_leaves_in_a_row_fold_into_one_line_and_unread_messages_are_counted() {
+fn joins_and_leaves_in_a_row_share_a_notice_and_unread_messages_are_counted() {
     let Some(mut browser) = Browser::launch() else { return };
     let server = TestServer::start(&[]);
     let mut ann = window(&mut browser, &server, "Ann");
@@ -314,23 +320,34 @@ fn it_speaks_chinese_and_its_colours_have_contrast() {
     page.join("张三");
     page.wait_text("#count", "1 人在线");
 
-    // WCAG AA: 4.5 for text, whatever hue a name has.
+    // WCAG AA asks for 4.5 for text, and a name can have any hue.
     let contrast = r#"(() => {
-        const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+        const canvas = document.createElement('canvas');
+        const context = canvas.getContext('2d', { willReadFrequently: true });
+        const linear = (c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
         const luminance = (colour) => {
-            canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
-            const [r, g, b] = [...canvas.getImageData(0, 0, 1, 1).data].map((c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+            context.fillStyle = colour;
+            context.fillRect(0, 0, 1, 1);
+            const [r, g, b] = [...context.getImageData(0, 0, 1, 1).data].map((c) => linear(c / 255));
             return 0.2126 * r + 0.7152 * g + 0.0722 * b;
         };
-        const ratio = (a, b) => { const [x, y] = [luminance(a), luminance(b)].sort((p, q) => q - p); return (x + 0.05) / (y + 0.05); };
+        const ratio = (a, b) => {
+            const [x, y] = [luminance(a), luminance(b)].sort((p, q) => q - p);
+            return (x + 0.05) / (y + 0.05);
+        };
         const style = getComputedStyle(document.documentElement);
         const get = (name) => style.getPropertyValue('--' + name).trim();
-        const pairs = [['ink', 'page'], ['ink', 'card'], ['quiet', 'page'], ['quiet', 'card'], ['accent', 'page'], ['accent', 'card'],
-            ['on-accent', 'accent'], ['ink', 'private'], ['private-ink', 'private'], ['alarm', 'alarm-page'], ['alarm', 'page']];
+        const pairs = [
+            ['ink', 'page'], ['ink', 'card'], ['quiet', 'page'], ['quiet', 'card'],
+            ['accent', 'page'], ['accent', 'card'], ['on-accent', 'accent'], ['ink', 'private'],
+            ['private-ink', 'private'], ['alarm', 'alarm-page'], ['alarm', 'page'],
+        ];
         const ratios = pairs.map(([a, b]) => [a, b, ratio(get(a), get(b))]);
         for (let hue = 0; hue < 360; hue += 5) {
             const name = `oklch(${get('name-light')} ${get('name-chroma')} ${hue})`;
-            ratios.push(['name ' + hue, 'page', ratio(name, get('page'))], ['name ' + hue, 'card', ratio(name, get('card'))]);
+            for (const back of ['page', 'card']) {
+                ratios.push([`name ${hue}`, back, ratio(name, get(back))]);
+            }
         }
         return ratios.filter(([, , r]) => r < 4.5);
     })()"#;
@@ -340,7 +357,9 @@ fn it_speaks_chinese_and_its_colours_have_contrast() {
         assert_eq!(page.eval(contrast), json!([]), "{scheme}");
     }
     // Every control has a name for a screen reader.
-    let unnamed = "[...document.querySelectorAll('button, input, textarea, summary')].filter(e => !(e.textContent.trim() || e.ariaLabel || e.labels?.length)).map(e => e.outerHTML)";
+    let unnamed = "[...document.querySelectorAll('button, input, textarea, summary')] \
+        .filter((node) => !(node.textContent.trim() || node.ariaLabel || node.labels?.length)) \
+        .map((node) => node.outerHTML)";
     let allowed: Value = page.eval(unnamed);
     let hidden = "<button type=\"button\" id=\"pill\" hidden=\"\"></button>";
     assert!(
@@ -349,7 +368,7 @@ fn it_speaks_chinese_and_its_colours_have_contrast() {
     );
 }
 
-/// A busy room, for people to look at: `PARLOUR_SCREENSHOTS=folder make test`.
+/// Pictures of a busy room, for people to look at: `PARLOUR_SCREENSHOTS=folder make test`.
 #[test]
 fn screenshots() {
     if std::env::var_os("PARLOUR_SCREENSHOTS").is_none() {
@@ -371,7 +390,11 @@ fn screenshots() {
     others[0].say("We begin at ten.");
     others[2].say("大家好！我今天用树莓派连接。");
     others[3].say("Does the hub ever block?\nI mean, on a slow client?");
-    others[1].say("No: try_send, and a full queue ends that client. @Ann can show you, she wrote a very long message about it that needs more than one line on a narrow screen, which is the point of this one.");
+    others[1].say(
+        "No: try_send, and a full queue ends that client. @Ann can show you, she wrote a very long \
+         message about it that needs more than one line on a narrow screen, which is the point of \
+         this one.",
+    );
     others[4].say("صباح الخير");
     ann.wait_text("#log", "صباح الخير");
     ann.say("Right. It never waits for anybody.");

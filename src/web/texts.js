@@ -1,0 +1,133 @@
+// Every word that the page shows. To add a language, add a table with the same keys.
+
+export const TEXTS = {
+  en: {
+    yourName: 'Your name',
+    roomName: 'Room',
+    joinRoom: 'Join',
+    copyLink: 'Copy link',
+    copied: 'Copied',
+    settings: 'Settings',
+    playSound: 'Play a sound',
+    showNotifications: 'Desktop notifications',
+    changeRoom: 'Change name or room',
+    conversation: 'Conversation',
+    members: 'Members',
+    count: (n) => `${n} here`,
+    more: (n) => `and ${n} more`,
+    you: 'you',
+
+    message: 'Message',
+    typeHere: 'Write a message',
+    send: 'Send',
+    hint:
+      'Enter sends, Shift and Enter begin a new line, Tab completes names, ' +
+      '/msg NAME TEXT sends privately.',
+    writeTo: (name) => `Write to ${name} privately`,
+    toOnly: (name) => `To ${name}: only the two of you will see this`,
+    backToAll: 'Write to everyone again',
+    privateFrom: (from, to) => `${from} → ${to} · only the two of you see this`,
+    newMessages: (n) => (n === 1 ? '1 new message ↓' : `${n} new messages ↓`),
+    joined: (names) => `${names} joined`,
+    left: (names) => `${names} left`,
+    visited: (names) => `${names} came and went`,
+
+    pendingMessages: 'Messages being sent',
+    sending: 'sending…',
+    retry: 'Send again',
+    discard: 'Discard',
+    unconfirmed: 'It is not certain that this arrived.',
+    notDelivered: (name) => `${name} has left before this could be delivered.`,
+
+    connecting: 'Connecting…',
+    offline: 'You are offline. What you write is sent when the line is back.',
+    reconnectingIn: (seconds) => `The connection is lost. Trying again in ${seconds} s.`,
+    tryNow: 'Try now',
+    elsewhere: 'This conversation goes on in another tab or window. What you write here waits.',
+    continueHere: 'Continue here',
+    gap: 'Some messages are older than the room’s history and can’t be shown.',
+    restarted: 'The room has started anew: what was said before is no longer on the server.',
+    noNotifications: 'The browser does not allow notifications for this page.',
+
+    refusals: {
+      invalid_name: 'A name has 1 to 32 characters, none of them invisible. Please change it.',
+      invalid_room:
+        'A room’s name has 1 to 64 of the characters a–z, A–Z, 0–9, _ and -. Please change it.',
+      name_taken: 'Somebody in this room has that name. Please choose another.',
+      room_limit: 'The server keeps no more rooms. Please join one that exists.',
+    },
+    errors: {
+      no_such_user: 'Nobody here has that name.',
+      empty_content: 'There is nothing in it.',
+      too_big: 'It is too long.',
+      bad_json: 'The server could not read it.',
+      bad_request: 'The server could not read it.',
+      unknown_type: 'The server could not read it.',
+    },
+  },
+  zh: {
+    yourName: '你的名字',
+    roomName: '房间',
+    joinRoom: '加入',
+    copyLink: '复制链接',
+    copied: '已复制',
+    settings: '设置',
+    playSound: '播放提示音',
+    showNotifications: '桌面通知',
+    changeRoom: '更换名字或房间',
+    conversation: '对话',
+    members: '成员',
+    count: (n) => `${n} 人在线`,
+    more: (n) => `还有 ${n} 人`,
+    you: '你',
+
+    message: '消息',
+    typeHere: '输入消息',
+    send: '发送',
+    hint: '回车发送，Shift+回车换行，Tab 补全名字，/msg 名字 内容 发送私信。',
+    writeTo: (name) => `给 ${name} 发私信`,
+    toOnly: (name) => `发给 ${name}：只有你们两人能看到`,
+    backToAll: '改为发给所有人',
+    privateFrom: (from, to) => `${from} → ${to} · 只有你们两人能看到`,
+    newMessages: (n) => `${n} 条新消息 ↓`,
+    joined: (names) => `${names} 加入了`,
+    left: (names) => `${names} 离开了`,
+    visited: (names) => `${names} 来过又离开了`,
+
+    pendingMessages: '正在发送的消息',
+    sending: '发送中…',
+    retry: '重新发送',
+    discard: '丢弃',
+    unconfirmed: '不确定这条消息是否送达。',
+    notDelivered: (name) => `${name} 已离开，消息未能送达。`,
+
+    connecting: '正在连接…',
+    offline: '你已离线。恢复连接后会发送你写的内容。',
+    reconnectingIn: (seconds) => `连接已断开，${seconds} 秒后重试。`,
+    tryNow: '立即重试',
+    elsewhere: '此对话已在另一个标签页或窗口中继续。你在这里写的内容会等待发送。',
+    continueHere: '在此继续',
+    gap: '有些消息早于房间保留的历史，无法显示。',
+    restarted: '房间已重新开始：之前的内容已不在服务器上。',
+    noNotifications: '浏览器不允许此页面显示通知。',
+
+    refusals: {
+      invalid_name: '名字须为 1 到 32 个字符，且不含不可见字符。请修改。',
+      invalid_room: '房间名须为 1 到 64 个字符，仅限 a–z、A–Z、0–9、_ 和 -。请修改。',
+      name_taken: '房间里已有人使用这个名字。请换一个。',
+      room_limit: '服务器上的房间已满。请加入已有的房间。',
+    },
+    errors: {
+      no_such_user: '这里没有叫这个名字的人。',
+      empty_content: '内容为空。',
+      too_big: '内容太长。',
+      bad_json: '服务器无法读取。',
+      bad_request: '服务器无法读取。',
+      unknown_type: '服务器无法读取。',
+    },
+  },
+};
+
+const preferred = (navigator.language || '').toLowerCase().split('-')[0];
+export const language = preferred in TEXTS ? preferred : 'en';
+export const texts = TEXTS[language];
