@@ -618,7 +618,8 @@ function enter() {
   $('door').hidden = true;
   $('parlour').hidden = false;
   $('room-name').textContent = conversation.room;
-  history.replaceState(null, '', roomLink());
+  // A relative address, since the page's own may hold a password, and may not be named then.
+  history.replaceState(null, '', `?${new URLSearchParams({ room: conversation.room })}`);
   showUnread();
   reconnection.attempts = 0;
   connect();

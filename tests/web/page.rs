@@ -239,6 +239,16 @@ fn a_refused_name_says_why_and_keeps_what_was_typed() {
 }
 
 #[test]
+fn an_address_that_holds_a_password_lets_in() {
+    let Some(mut browser) = Browser::launch() else { return };
+    let server = TestServer::start(&[]);
+    let mut page = browser.open(&format!("http://me:secret@{}/?room=rust#end", server.address));
+    page.join("Ann");
+    page.wait_text("#names", "Ann");
+    assert_eq!(page.eval("location.pathname + location.search + location.hash"), "/?room=rust");
+}
+
+#[test]
 fn every_width_shows_everything_and_ten_thousand_messages_stay_bounded() {
     let Some(mut browser) = Browser::launch() else { return };
     let server = TestServer::start(&["--queue", "4096"]);
