@@ -1,7 +1,7 @@
 // The chat page: draws the conversation, and listens to the user, the server and the clock. Text
 // from the network reaches the document as text (textContent), never as markup.
 
-import { CLOSE, Conversation, Reconnection, parse } from './conversation.js';
+import { CLOSE, Conversation, Reconnection, parseTyped } from './conversation.js';
 import { language, texts } from './texts.js';
 
 const ROOM_DEFAULT = 'lobby';
@@ -17,25 +17,25 @@ const $ = (id) => document.getElementById(id);
 const input = $('text');
 const scroll = $('scroll');
 
-// Exported for tests, and for a look from the browser's console.
+// Exported for the tests, and to look at in the browser's console.
 export const conversation = new Conversation(
   Array.from(crypto.getRandomValues(new Uint32Array(2)), (n) => n.toString(36)).join(''),
 );
 export const reconnection = new Reconnection(Date.now());
-/** The present socket, and timers. */
+/** The current socket, and timers. */
 export const connection = { socket: null, retry: 0, countdown: 0, steady: 0, welcome: 0 };
 
 const view = {
   queue: [], // entries to draw
   scheduled: false,
-  last: null, // what the next entry may be joined with
-  stick: true, // the end of the log is in sight
+  last: null, // about the last entry, for the next to continue it
+  atEnd: true, // the end of the log is in sight
   below: 0, // new messages below what is in sight
   unread: 0, // messages since the tab was hidden
   membersChanged: false,
 };
-/** The node of each pending message. */
-const pendingNodes = new Map();
+/** The node of each unconfirmed message. */
+const unconfirmedNodes = new Map();
 
 // -------------------------------------------------------------------------------------- connection
 
@@ -56,11 +56,11 @@ function connect() {
   socket.onclose = (event) => socket === connection.socket && lost(event);
 }
 
-/** Gives up the present socket. What it still receives is ignored. */
+/** Closes the socket. What it still receives is ignored. */
 function disconnect(code) {
   const { socket } = connection;
   connection.socket = null;
-  conversation.cut();
+  conversation.disconnect();
   reconnection.suspect = false;
   clearTimeout(connection.steady);
   clearTimeout(connection.welcome);
@@ -68,15 +68,13 @@ function disconnect(code) {
 }
 
 function lost({ code, reason }) {
-  const welcomed = !conversation.pendingWelcome;
+  const welcomed = !conversation.awaitsWelcome;
   disconnect(CLOSE.suspect);
-  if (code === CLOSE.tooBig) take(conversation.failOldest(texts.errors.too_big));
-  const decision = reconnection.closed(code, { welcomed, now: Date.now(), chance: Math.random() });
-  switch (decision.next) {
-    case 'replaced': return showStatus(texts.elsewhere, texts.continueHere);
-    case 'refused': return openDoor(reason);
-    case 'wait': return reconnectIn(decision.ms);
-  }
+  if (code === CLOSE.tooBig) apply(conversation.failOldest(texts.errors.too_big));
+  const next = reconnection.closed(code, { welcomed, now: Date.now(), random: Math.random() });
+  if (next.replaced) showStatus(texts.elsewhere, texts.continueHere);
+  else if (next.refused) openDoor(reason);
+  else reconnectIn(next.waitMs);
 }
 
 function reconnectIn(ms) {
@@ -91,31 +89,31 @@ function reconnectIn(ms) {
   connection.retry = setTimeout(connect, ms);
 }
 
-/** Connects at once if a connection is wanted and there is none, or one that may be dead. */
-function hurry() {
-  const fine = connection.socket && !reconnection.suspect;
-  if ($('parlour').hidden || reconnection.replaced || fine) return;
+/** Connects at once if the user is in the room without a connection that can be trusted. */
+function connectIfNeeded() {
+  const isTrusted = connection.socket && !reconnection.suspect;
+  if ($('parlour').hidden || reconnection.replaced || isTrusted) return;
   reconnection.attempts = 0;
   connect();
 }
 
-/** Looks whether the connection may be dead. */
+/** Replaces a connection that shows signs of being dead. */
 function tick() {
   const now = Date.now();
-  if (reconnection.tick(now, conversation.isOverdue(now))) hurry();
+  if (reconnection.tick(now, conversation.isOverdue(now))) connectIfNeeded();
 }
 
 setInterval(tick, 1000);
-addEventListener('online', hurry);
+addEventListener('online', connectIfNeeded);
 addEventListener('offline', () => { reconnection.suspect = true; });
-addEventListener('pageshow', hurry);
+addEventListener('pageshow', connectIfNeeded);
 addEventListener('pagehide', () => { if (!$('parlour').hidden) remember(); });
 document.addEventListener('visibilitychange', () => {
   if (document.hidden) return;
   view.unread = 0;
   showUnread();
   tick();
-  hurry();
+  connectIfNeeded();
 });
 $('reconnect').onclick = () => {
   reconnection.attempts = 0;
@@ -124,7 +122,7 @@ $('reconnect').onclick = () => {
 
 function showStatus(status, action = '') {
   $('connection').hidden = status === '';
-  // A screen reader reads out what is written, even if it has not changed.
+  // Written again, the same status would be read out again by a screen reader.
   if ($('connection-text').textContent !== status) $('connection-text').textContent = status;
   $('reconnect').hidden = action === '';
   if (action !== '') $('reconnect').textContent = action;
@@ -133,59 +131,59 @@ function showStatus(status, action = '') {
 // ------------------------------------------------------------------------------------ conversation
 
 function received(message) {
-  const turn = conversation.receive(message, Date.now());
+  const effects = conversation.receive(message, Date.now());
   if (message.type === 'welcome') welcomed();
-  take(turn);
-  if (turn.caughtUp) caughtUp();
-  if (turn.alert) attract(turn.alert);
+  apply(effects);
+  if (effects.upToDate) upToDate();
+  if (effects.alert) alertUser(effects.alert);
 }
 
 function welcomed() {
   connection.steady = setTimeout(() => { reconnection.attempts = 0; }, STEADY_MS);
   showStatus('');
-  // A screen reader does not read out the history.
+  // A screen reader should not read out the history.
   $('live').setAttribute('aria-live', 'off');
   remember();
 }
 
-function caughtUp() {
+function upToDate() {
   clearTimeout(connection.welcome);
   setTimeout(() => $('live').setAttribute('aria-live', 'polite'), 500);
 }
 
-/** Draws and sends what follows from an event. */
-function take(turn) {
-  if (turn.retracted) retract(turn.retracted);
-  turn.shown.forEach(show);
-  turn.changed.forEach(drawPending);
-  if ([...turn.changed].some((item) => item.failed)) toEnd();
-  if (turn.membersChanged) {
+/** Draws and sends what follows from an event. Keeps it for a reload, too. */
+function apply(effects) {
+  if (effects.retracted) retract(effects.retracted);
+  effects.toShow.forEach(show);
+  effects.changed.forEach(drawUnconfirmed);
+  if (effects.hasFailed) toEnd();
+  if (effects.membersChanged) {
     view.membersChanged = true;
     schedule();
   }
-  if (turn.changed.size > 0) remember();
-  for (const message of turn.send) connection.socket.send(JSON.stringify(message));
+  if (effects.changed.size > 0) remember();
+  for (const message of effects.toSend) connection.socket.send(JSON.stringify(message));
 }
 
-function drawPending(item) {
-  if (conversation.pending.get(item.message.ref) !== item) {
-    pendingNodes.get(item)?.remove();
-    pendingNodes.delete(item);
+function drawUnconfirmed(item) {
+  if (conversation.unconfirmed.get(item.message.ref) !== item) {
+    unconfirmedNodes.get(item)?.remove();
+    unconfirmedNodes.delete(item);
     return;
   }
-  if (!pendingNodes.has(item)) {
-    pendingNodes.set(item, make('li'));
-    $('pending').append(pendingNodes.get(item));
+  if (!unconfirmedNodes.has(item)) {
+    unconfirmedNodes.set(item, make('li'));
+    $('unconfirmed').append(unconfirmedNodes.get(item));
   }
   const { message, failed } = item;
-  const node = pendingNodes.get(item);
+  const node = unconfirmedNodes.get(item);
   node.className = `message ${message.type} ${failed ? 'failed' : ''}`;
   const status = make('div', 'status');
   if (failed) {
     const why = make('span', '', failed);
     why.setAttribute('role', 'alert');
-    const retry = () => take(conversation.retry(item, Date.now()));
-    const discard = () => take(conversation.discard(item));
+    const retry = () => apply(conversation.retry(item, Date.now()));
+    const discard = () => apply(conversation.discard(item));
     status.append(why, button(texts.retry, retry), button(texts.discard, discard));
   } else {
     status.append(make('span', '', texts.sending));
@@ -194,7 +192,7 @@ function drawPending(item) {
   node.replaceChildren(...recipient, body(message.content), status);
 }
 
-/** Removes a private message of this member, which was not delivered after all. */
+/** Removes a private message of this member from the log: it was not delivered after all. */
 function retract(ref) {
   view.queue = view.queue.filter((entry) => entry.ref !== ref || entry.user !== conversation.name);
   for (const node of $('log').querySelectorAll('.private')) {
@@ -204,7 +202,7 @@ function retract(ref) {
 
 // --------------------------------------------------------------------------------------------- log
 
-/** Draws an entry later, together with all that come until then: a burst costs one layout. */
+/** Draws an entry with the next frame, so that a burst of messages costs one layout. */
 function show(entry) {
   view.queue.push({ ts: Date.now(), ...entry });
   schedule();
@@ -225,9 +223,9 @@ function draw() {
   const fragment = document.createDocumentFragment();
   for (const entry of entries) drawEntry(entry, fragment);
   log.append(fragment);
-  const max = view.stick ? MESSAGES_MAX : 2 * MESSAGES_MAX;
+  const max = view.atEnd ? MESSAGES_MAX : 2 * MESSAGES_MAX;
   while (log.childElementCount > max) log.firstElementChild.remove();
-  if (view.stick) {
+  if (view.atEnd) {
     toEnd();
   } else {
     view.below += entries.filter(({ type }) => type !== 'join' && type !== 'leave').length;
@@ -270,15 +268,13 @@ function drawNotice({ type, user }, fragment) {
   const { node, states } = view.last.notice;
   const before = states.get(user);
   const after = type === 'join' ? 'joined' : 'left';
-  // Who has left and come back is not worth a word.
+  // A member who left and came back needs no notice.
   if (before === 'left' && after === 'joined') states.delete(user);
   else states.set(user, before && after === 'left' ? 'visited' : after);
   const parts = ['joined', 'left', 'visited'].map((state) => {
     const names = [...states].filter(([, each]) => each === state).map(([name]) => isolate(name));
     if (names.length === 0) return '';
-    const more = names.length - NOTICE_NAMES_MAX;
-    const shown = names.slice(0, NOTICE_NAMES_MAX).join(', ');
-    return texts[state](more > 0 ? `${shown} ${texts.more(more)}` : shown);
+    return texts[state](names.slice(0, NOTICE_NAMES_MAX), names.length - NOTICE_NAMES_MAX);
   });
   node.textContent = parts.filter(Boolean).join(' · ');
 }
@@ -290,7 +286,7 @@ function drawMessage(entry, when, fragment) {
   const { day, user, ts } = view.last;
   const isPrivate = entry.type === 'private';
   const more = !isPrivate && user === entry.user && entry.ts - ts < GROUP_MS;
-  const isMention = entry.user !== conversation.name && conversation.mentions(entry.content);
+  const isMention = entry.user !== conversation.name && conversation.isMention(entry.content);
   const classes = ['message', entry.type, more && 'more', isMention && 'mention'];
   const node = make('li', classes.filter(Boolean).join(' '));
   const by = make('div', more ? 'by unseen' : 'by');
@@ -364,23 +360,23 @@ function button(label, onclick) {
 
 function toEnd() {
   scroll.scrollTop = scroll.scrollHeight;
-  view.stick = true;
+  view.atEnd = true;
   view.below = 0;
   showPill();
 }
 
 function showPill() {
-  $('pill').hidden = view.stick || view.below === 0;
+  $('pill').hidden = view.atEnd || view.below === 0;
   $('pill').textContent = texts.newMessages(view.below);
 }
 
 scroll.addEventListener('scroll', () => {
-  view.stick = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < NEAR_END_PX;
-  if (view.stick) view.below = 0;
+  view.atEnd = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < NEAR_END_PX;
+  if (view.atEnd) view.below = 0;
   showPill();
 }, { passive: true });
 // When the on-screen keyboard comes or the phone is turned, the end stays in sight.
-new ResizeObserver(() => { if (view.stick) toEnd(); }).observe(scroll);
+new ResizeObserver(() => { if (view.atEnd) toEnd(); }).observe(scroll);
 window.visualViewport?.addEventListener('resize', () => {
   $('parlour').style.setProperty('--height', `${visualViewport.height}px`);
 });
@@ -411,7 +407,7 @@ function drawMembers() {
 function memberNode(name) {
   const self = name === conversation.name;
   const node = button('', () => (self ? input.focus() : writeTo(name)));
-  node.append(nameNode(name), self ? ` (${texts.you})` : '');
+  node.append(nameNode(name), self ? texts.yourself : '');
   if (!self) node.setAttribute('aria-label', texts.writeTo(name));
   const item = make('li');
   item.append(node);
@@ -439,9 +435,9 @@ function writeTo(name) {
 }
 
 function submit() {
-  const request = parse(input.value, recipient, conversation.members.values());
+  const request = parseTyped(input.value, recipient, conversation.members.values());
   if (request === null) return;
-  take(conversation.say(request.to, request.content, Date.now()));
+  apply(conversation.post(request.to, request.content, Date.now()));
   toEnd();
   input.value = '';
   grow();
@@ -463,7 +459,7 @@ function complete() {
     if (word < 0) return false;
     const start = input.value[word] === '@' ? word + 1 : word;
     const stem = input.value.slice(start, caret);
-    const names = conversation.namesBeginningWith(stem);
+    const names = conversation.completions(stem);
     if (stem === '' || names.length === 0) return false;
     completion = { start, end: caret, names, next: 0 };
   }
@@ -500,13 +496,13 @@ $('composer').addEventListener('submit', (event) => {
 
 // --------------------------------------------------------------------------------------- attention
 
-function attract(message) {
+function alertUser(message) {
   if (document.hidden) {
     view.unread += 1;
     showUnread();
     if ($('notify').checked) notify(message);
   }
-  const isForMe = message.type === 'private' || conversation.mentions(message.content);
+  const isForMe = message.type === 'private' || conversation.isMention(message.content);
   if ($('sound').checked && (document.hidden || isForMe)) beep();
 }
 
@@ -618,7 +614,7 @@ function enter() {
   $('door').hidden = true;
   $('parlour').hidden = false;
   $('room-name').textContent = conversation.room;
-  // A relative address, since the page's own may hold a password, and may not be named then.
+  // Relative, because a page whose address holds a password may not set an absolute one.
   history.replaceState(null, '', `?${new URLSearchParams({ room: conversation.room })}`);
   showUnread();
   reconnection.attempts = 0;
@@ -626,13 +622,13 @@ function enter() {
   input.focus();
 }
 
-/** Another room is another conversation. */
+/** Removes what was shown of another room. */
 function clearLog() {
   view.queue.length = 0;
   view.last = null;
   $('log').replaceChildren();
-  pendingNodes.clear();
-  $('pending').replaceChildren();
+  unconfirmedNodes.clear();
+  $('unconfirmed').replaceChildren();
   writeTo(null);
 }
 
@@ -658,10 +654,10 @@ function load(key) {
 
 const SEAT = 'parlour-seat';
 
-/** Keeps for this tab what it needs to take its place again after a reload. */
+/** Keeps what this tab needs to resume its conversation after a reload. */
 function remember() {
   const seat = JSON.stringify(conversation.toSeat());
-  try { sessionStorage.setItem(SEAT, seat); } catch { /* after a reload it joins as a newcomer */ }
+  try { sessionStorage.setItem(SEAT, seat); } catch { /* a reload starts over */ }
 }
 
 /** Returns what `remember` kept in this tab, or in the tab that this one was copied from. */
@@ -695,7 +691,7 @@ function start() {
   const seat = recall();
   if (seat?.room !== conversation.room) return openDoor();
   conversation.resume(seat);
-  for (const item of conversation.pending.values()) drawPending(item);
+  for (const item of conversation.unconfirmed.values()) drawUnconfirmed(item);
   enter();
 }
 

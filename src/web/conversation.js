@@ -1,405 +1,411 @@
-// What this tab knows of its room, and what it has sent and still owes. The twin of
-// src/terminal/conversation.rs. There is no page, no socket and no clock in here: each event is
-// reported by a call, which returns what to do about it.
+// What this page knows of its room, which of its messages are not confirmed yet, and when to
+// connect again. The twin of src/terminal/conversation.rs.
+//
+// There is no page, no socket and no clock in here. Each method takes what happened, and returns
+// what to show and what to send.
+//
+// Every message carries a reference that no other has, in its field `ref`. It is an idempotency
+// key: the server does not repeat a message whose reference it knows. So after a broken connection
+// everything unconfirmed can be sent again, unless the server may have forgotten its reference.
 
 import { texts } from './texts.js';
 
-/** The wait before the first attempt to connect again, and the longest. Each is twice the last. */
-const BACKOFF_FIRST_MS = 500;
-const BACKOFF_MAX_MS = 30_000;
-/** For so long after an attempt that ended without a welcome, the name may be taken by it. */
-const ORPHAN_MS = 15_000;
-/**
- * If the clock stood still for this long, the device slept, and the connection may be dead. Hidden
- * tabs get the time once a minute.
- */
-const ASLEEP_MS = 90_000;
-/** After this long, a message without its confirmation shows that the connection is dead. */
-const CONFIRM_MS = 15_000;
-/** Confirmed private messages that are kept, since an error about one may still follow. */
+/** A message that is unconfirmed for this long shows that the connection is dead. */
+const CONFIRMATION_MS = 15_000;
+/** Private messages to keep after their confirmation, since an error about one may still follow. */
 const DELIVERED_MAX = 64;
 
-/** The close codes that matter here. */
-export const CLOSE = {
-  left: 1000, // by the user, who has left
-  tooBig: 1009,
-  suspect: 4000, // by this page, which does not trust the connection; the member has not left
-  badName: 4400,
-  nameTaken: 4409,
-  replaced: 4410,
-  roomLimit: 4503,
-};
-/** Closes after which the user has to change something. */
-const REFUSALS = new Set([CLOSE.badName, CLOSE.nameTaken, CLOSE.roomLimit]);
-
 /** What follows from an event. */
-class Turn {
-  /** Entries for the log, in this order. */
-  shown = [];
-  /** Messages for the server, in this order. */
-  send = [];
-  /** Pending messages to draw again, or to remove if they are no longer pending. */
+class Effects {
+  /** Entries to show in the log, in this order. */
+  toShow = [];
+  /** Messages to send, in this order. */
+  toSend = [];
+  /** Unconfirmed messages to draw again, or to remove if they are no longer unconfirmed. */
   changed = new Set();
+  /** True if a message has failed, which the user should see. */
+  hasFailed = false;
   /** The reference of a private message to remove from the log. */
   retracted = null;
-  /** A new message of another member, which the user may want to notice. */
+  /** A new message of another member, to which the user may want to be alerted. */
   alert = null;
+  /** True if a member joined or left. */
   membersChanged = false;
-  /** True if the history has just become complete. */
-  caughtUp = false;
+  /** True if the room's history has just been received. */
+  upToDate = false;
 }
 
-/**
- * One member's view of a room, over any number of connections.
- *
- * A message of this member is pending until the server sends it back, which confirms it. Until
- * then it is sent again on each new connection, with the same reference (`ref`). By the reference
- * the server knows which messages have already arrived, as long as it remembers them.
- */
+/** One member's view of a room, over any number of connections. */
 export class Conversation {
   name = '';
   room = '';
-  /** The secret from the last welcome, and the epoch of the room that it named. */
-  session = null;
-  epoch = null;
-  /** The newest public message in the log. */
-  seq = 0;
-  /** The newest that was in the log before the page was reloaded. */
-  seqBeforeReload = 0;
-  /** Messages of the history that are still to come on this connection; null before its welcome. */
-  toCome = null;
-  /** Names, by their form in lower case. */
+  /** From the last welcome: what the server knows this member by, `{ session, epoch }`. */
+  membership = null;
+  /** The number of the newest public message that was shown, and the same before a reload. */
+  newestShown = 0;
+  newestBeforeReload = 0;
+  /** Messages of the history that this connection still has to deliver; null before its welcome. */
+  historyLeft = null;
+  /** Names, by the form in which they are compared. */
   members = new Map();
   /**
-   * Messages that are not confirmed, by reference. Of each, `{ message, sent, by, failed }`: when
-   * it was last sent, or 0; under which name; and why it will not be sent again, or ''.
+   * Messages that the server has not confirmed by sending them back, by reference. Each is
+   * `{ message, sent, by, failed }`: when and under which name it was sent, if it was, and why it
+   * will not be sent again, if so.
    */
-  pending = new Map();
-  /** Private messages of this member by reference, the last that were confirmed. */
+  unconfirmed = new Map();
+  /** The last private messages of this member that were confirmed, by reference. */
   delivered = new Map();
-  /** The room may have forgotten public messages of this member, together with its history. */
+  /** True if the server may have forgotten the references of public messages: there is a gap. */
   publicForgotten = false;
-  /** The server may have forgotten private ones, together with the session. */
+  /** True if the server does not know the session any more, nor references of private messages. */
   privateForgotten = false;
-  #refPrefix;
-  #refs = 0;
+  #referencePrefix;
+  #referencesUsed = 0;
 
-  /** `refPrefix` keeps the references apart from those of others and of the last page load. */
-  constructor(refPrefix) {
-    this.#refPrefix = refPrefix;
+  /** Begins a conversation. `referencePrefix` makes its references its own. */
+  constructor(referencePrefix) {
+    this.#referencePrefix = referencePrefix;
   }
 
-  /** The query of the next connection. */
-  query() {
-    return new URLSearchParams({
-      name: this.name,
-      room: this.room,
-      ...(this.session && { session: this.session }),
-      ...(this.epoch && { epoch: this.epoch, since: this.seq }),
-    });
+  /** Takes a message of the server. */
+  receive(message, now) {
+    const effects = new Effects();
+    switch (message.type) {
+      case 'welcome': this.#enter(message, effects, now); break;
+      case 'public': this.#receivePublic(message, effects, now); break;
+      case 'private': this.#show(message, effects); break;
+      case 'join': this.#join(message, effects); break;
+      case 'leave': this.#leave(message, effects); break;
+      case 'error': this.#receiveError(message, effects); break;
+    }
+    return effects;
   }
 
-  /** True if the present connection is not in the room yet. */
-  get pendingWelcome() {
-    return this.toCome === null;
+  /** Takes a message that the user wrote, to one member, or to everyone if `to` is null. */
+  post(to, content, now) {
+    const effects = new Effects();
+    this.#referencesUsed += 1;
+    const ref = `${this.#referencePrefix}-${this.#referencesUsed}`;
+    const recipient = to === null ? { type: 'public' } : { type: 'private', to };
+    this.#send(this.#keep({ ...recipient, content, ref }, effects), effects, now);
+    return effects;
   }
 
-  /** True if the history is complete, so that messages may be sent. */
-  get caughtUp() {
-    return this.toCome === 0;
+  /** Sends a failed message again. */
+  retry(item, now) {
+    const effects = new Effects();
+    Object.assign(item, { sent: 0, failed: '' });
+    effects.changed.add(item);
+    this.#send(item, effects, now);
+    return effects;
   }
 
-  /** True if a message has waited too long for its confirmation. */
-  isOverdue(now) {
-    const isLate = ({ sent, failed }) => sent && !failed && sent < now - CONFIRM_MS;
-    return this.caughtUp && [...this.pending.values()].some(isLate);
+  /** Gives up a message. */
+  discard(item, effects = new Effects()) {
+    this.unconfirmed.delete(item.message.ref);
+    effects.changed.add(item);
+    return effects;
   }
 
-  mentions(content) {
-    return content.toLowerCase().includes(`@${this.name.toLowerCase()}`);
+  /** Marks the oldest message that was sent as failed: over it, the connection was closed. */
+  failOldest(why) {
+    const effects = new Effects();
+    const oldest = [...this.unconfirmed.values()].find(({ sent, failed }) => sent && !failed);
+    if (oldest) this.#fail(oldest, why, effects);
+    return effects;
   }
 
-  /** The names of other members that begin with `stem`, whatever its case. */
-  namesBeginningWith(stem) {
-    const fits = (name) => name !== this.name && name.toLowerCase().startsWith(stem.toLowerCase());
-    return [...this.members.values()].filter(fits).sort();
+  /** Notes that the connection has ended. */
+  disconnect() {
+    this.historyLeft = null;
   }
 
-  // ----------------------------------------------------------------------- between two connections
-
-  /** Ends the present connection. */
-  cut() {
-    this.toCome = null;
-  }
-
-  /** Changes the room. What was known and owed there is forgotten. */
+  /** Changes the room, and forgets the last. Returns false if it is the same room. */
   moveTo(room) {
     if (room === this.room) return false;
-    Object.assign(this, { room, session: null, epoch: null, seq: 0, seqBeforeReload: 0 });
+    Object.assign(this, { room, membership: null, newestShown: 0, newestBeforeReload: 0 });
     Object.assign(this, { publicForgotten: false, privateForgotten: false });
     this.members.clear();
-    this.pending.clear();
+    this.unconfirmed.clear();
     this.delivered.clear();
     return true;
   }
 
-  /** What a reloaded page needs to take this one's place. */
+  /** Returns what the page has to keep to resume the conversation after a reload. */
   toSeat() {
-    const { room, name, session, epoch } = this;
-    const seen = Math.max(this.seq, this.seqBeforeReload);
-    return { room, name, session, epoch, seen, unsettled: [...this.pending.values()] };
+    const { name, room, membership } = this;
+    const seen = Math.max(this.newestShown, this.newestBeforeReload);
+    return { name, room, ...membership, seen, unsettled: [...this.unconfirmed.values()] };
   }
 
-  /** Takes the place of the page that made `seat`. */
-  resume({ room, name, session, epoch, seen, unsettled }) {
-    Object.assign(this, { room, name, session, epoch, seqBeforeReload: seen });
-    for (const item of unsettled) this.pending.set(item.message.ref, item);
+  /** Resumes the conversation from what `toSeat` returned before a reload. */
+  resume({ name, room, session, epoch, seen, unsettled }) {
+    const membership = session ? { session, epoch } : null;
+    Object.assign(this, { name, room, membership, newestBeforeReload: seen });
+    for (const item of unsettled) this.unconfirmed.set(item.message.ref, item);
   }
 
-  // --------------------------------------------------------------------------------- from the user
-
-  /** Sends a message to one member, or to everyone if `to` is null. It waits if it has to. */
-  say(to, content, now) {
-    const turn = new Turn();
-    this.#refs += 1;
-    const ref = `${this.#refPrefix}-${this.#refs}`;
-    const address = to === null ? { type: 'public' } : { type: 'private', to };
-    const item = this.#hold({ ...address, content, ref }, turn);
-    if (this.caughtUp) this.#transmit(item, turn, now);
-    return turn;
+  /** Returns the query of the next connection's URL. */
+  query() {
+    const { name, room, membership, newestShown } = this;
+    const resume = membership && { ...membership, since: newestShown };
+    return new URLSearchParams({ name, room, ...resume });
   }
 
-  /** Sends a message again that has failed. */
-  retry(item, now) {
-    const turn = new Turn();
-    Object.assign(item, { sent: 0, failed: '' });
-    turn.changed.add(item);
-    if (this.caughtUp) this.#transmit(item, turn, now);
-    return turn;
+  /** True if the current connection has had no welcome yet. */
+  get awaitsWelcome() {
+    return this.historyLeft === null;
   }
 
-  /** Gives a message up. */
-  discard(item, turn = new Turn()) {
-    this.pending.delete(item.message.ref);
-    turn.changed.add(item);
-    return turn;
+  /** True if the room's history has been received, so that messages may be sent. */
+  get isUpToDate() {
+    return this.historyLeft === 0;
   }
 
-  /** Gives up the oldest message that was sent: the server closed the connection because of it. */
-  failOldest(why) {
-    const turn = new Turn();
-    const oldest = [...this.pending.values()].find(({ sent, failed }) => sent && !failed);
-    if (oldest) this.#fail(oldest, why, turn);
-    return turn;
+  /** True if the confirmation of a message is so late that the connection must be dead. */
+  isOverdue(now) {
+    const isLate = ({ sent, failed }) => sent && !failed && sent < now - CONFIRMATION_MS;
+    return this.isUpToDate && [...this.unconfirmed.values()].some(isLate);
   }
 
-  // ------------------------------------------------------------------------------- from the server
-
-  receive(message, now) {
-    const turn = new Turn();
-    switch (message.type) {
-      case 'welcome': this.#welcome(message, turn, now); break;
-      case 'public': this.#public(message, turn, now); break;
-      case 'private': this.#show(message, turn, true); break;
-      case 'join': this.#join(message, turn); break;
-      case 'leave': this.#leave(message, turn); break;
-      case 'error': this.#error(message, turn); break;
-    }
-    return turn;
+  /** True if the text names this member, as in `@Ann`. */
+  isMention(content) {
+    return content.toLowerCase().includes(`@${this.name.toLowerCase()}`);
   }
 
-  #welcome({ user, users, epoch, seq, history, session }, turn, now) {
-    this.name = user;
+  /** Lists the other members whose names begin with `stem`. */
+  completions(stem) {
+    const fits = (name) => name !== this.name && name.toLowerCase().startsWith(stem.toLowerCase());
+    return [...this.members.values()].filter(fits).sort();
+  }
+
+  #enter(welcome, effects, now) {
+    this.#findLosses(welcome, effects);
+    const { user, users, epoch, session, history } = welcome;
     this.members = new Map(users.map((name) => [name.toLowerCase(), name]));
-    turn.membersChanged = true;
-    if (epoch !== this.epoch) {
-      if (this.epoch !== null) turn.shown.push({ type: 'divider', content: texts.restarted });
-      this.seq = 0;
-      this.seqBeforeReload = 0;
-    } else if (seq - history > Math.max(this.seq, this.seqBeforeReload)) {
+    effects.membersChanged = true;
+    this.name = user;
+    this.membership = { session, epoch };
+    this.historyLeft = history;
+    this.#sendUnconfirmed(effects, now);
+  }
+
+  /** Compares a welcome with the one before, to find out what the server has forgotten since. */
+  #findLosses({ epoch, session, seq, history }, effects) {
+    // The server keeps with a session which private messages have arrived.
+    if (session !== this.membership?.session) this.privateForgotten = true;
+    if (epoch !== this.membership?.epoch) {
+      this.newestShown = 0;
+      this.newestBeforeReload = 0;
+      if (this.membership) effects.toShow.push({ type: 'divider', content: texts.restarted });
+    } else if (seq - history > Math.max(this.newestShown, this.newestBeforeReload)) {
       this.publicForgotten = true;
-      turn.shown.push({ type: 'divider', content: texts.gap });
+      effects.toShow.push({ type: 'divider', content: texts.gap });
     }
-    // Only a server that knows the session knows which private messages have arrived.
-    if (session !== this.session) this.privateForgotten = true;
-    Object.assign(this, { session, epoch, toCome: history });
-    this.#catchUp(turn, now);
   }
 
-  #public(message, turn, now) {
-    const live = this.caughtUp;
-    if (message.seq > this.seq) {
-      this.seq = message.seq;
-      this.#show(message, turn, live);
+  #receivePublic(message, effects, now) {
+    if (message.seq > this.newestShown) {
+      this.newestShown = message.seq;
+      this.#show(message, effects);
     } else {
-      // It is in the log already, but its confirmation was lost with the connection.
-      this.#settle(message, turn);
+      // It was shown before the connection broke, without its confirmation being noticed.
+      this.#confirm(message, effects);
     }
-    if (this.toCome > 0) {
-      this.toCome -= 1;
-      this.#catchUp(turn, now);
+    if (this.historyLeft > 0) {
+      this.historyLeft -= 1;
+      this.#sendUnconfirmed(effects, now);
     }
   }
 
-  #show(message, turn, live) {
-    this.#settle(message, turn);
-    turn.shown.push(message);
-    if (live && message.user !== this.name) turn.alert = message;
+  #show(message, effects) {
+    this.#confirm(message, effects);
+    effects.toShow.push(message);
+    const isHistory = message.type === 'public' && !this.isUpToDate;
+    if (!isHistory && message.user !== this.name) effects.alert = message;
   }
 
-  #join(message, turn) {
+  #join(message, effects) {
     const key = message.user.toLowerCase();
-    // The server announces this member too, after the history.
+    // This member's own adds nothing to the welcome.
     if (this.members.has(key)) return;
     this.members.set(key, message.user);
-    turn.membersChanged = true;
-    turn.shown.push(message);
+    effects.membersChanged = true;
+    effects.toShow.push(message);
   }
 
-  #leave(message, turn) {
+  #leave(message, effects) {
     this.members.delete(message.user.toLowerCase());
-    turn.membersChanged = true;
-    turn.shown.push(message);
+    effects.membersChanged = true;
+    effects.toShow.push(message);
   }
 
-  #error({ code, content, ref }, turn) {
+  #receiveError({ code, content, ref }, effects) {
     const why = texts.errors[code] || content;
-    const item = this.pending.get(ref);
+    const item = this.unconfirmed.get(ref);
     const delivered = this.delivered.get(ref);
-    if (item) this.#fail(item, why, turn);
-    else if (delivered) this.#retract(delivered, turn);
-    // Before the welcome it is about the connection, and the close that follows says the same.
-    else if (!this.pendingWelcome) turn.shown.push({ type: 'note', content: why });
+    if (item) this.#fail(item, why, effects);
+    else if (delivered) this.#retract(delivered, effects);
+    // Before the welcome it is a refusal, and the close that follows says the same.
+    else if (!this.awaitsWelcome) effects.toShow.push({ type: 'note', content: why });
   }
 
-  // ------------------------------------------------------------------------------ pending messages
-
-  #hold(message, turn) {
+  /** Keeps a message until it is confirmed. */
+  #keep(message, effects) {
     const item = { message, sent: 0, by: this.name, failed: '' };
-    this.pending.set(message.ref, item);
-    turn.changed.add(item);
+    this.unconfirmed.set(message.ref, item);
+    effects.changed.add(item);
     return item;
   }
 
-  #transmit(item, turn, now) {
-    Object.assign(item, { sent: now, by: this.name, failed: '' });
-    turn.changed.add(item);
-    turn.send.push(item.message);
+  /** Sends a message, unless it has to wait until the room's history has been received. */
+  #send(item, effects, now) {
+    if (!this.isUpToDate) return;
+    Object.assign(item, { sent: now, by: this.name });
+    effects.changed.add(item);
+    effects.toSend.push(item.message);
   }
 
-  #fail(item, why, turn) {
+  #fail(item, why, effects) {
     item.failed = why;
-    turn.changed.add(item);
+    effects.changed.add(item);
+    effects.hasFailed = true;
   }
 
-  /** Confirms a message, if it is this member's. Others may use the same references. */
-  #settle({ ref, user, type, to, content }, turn) {
-    const item = this.pending.get(ref);
+  /** Confirms a message, if it is one of this member. */
+  #confirm({ ref, user, type, to, content }, effects) {
+    const item = this.unconfirmed.get(ref);
     if (!item || item.by !== user) return;
-    if (type === 'private') {
-      this.delivered.set(ref, { type, to, content, ref });
-      if (this.delivered.size > DELIVERED_MAX) {
-        this.delivered.delete(this.delivered.keys().next().value);
-      }
+    this.discard(item, effects);
+    if (type !== 'private') return;
+    this.delivered.set(ref, { type, to, content, ref });
+    if (this.delivered.size > DELIVERED_MAX) {
+      this.delivered.delete(this.delivered.keys().next().value);
     }
-    this.discard(item, turn);
   }
 
   /** Takes back a confirmed private message: its recipient was away, and has not returned. */
-  #retract(message, turn) {
+  #retract(message, effects) {
     this.delivered.delete(message.ref);
-    turn.retracted = message.ref;
-    this.#fail(this.#hold(message, turn), texts.notDelivered(message.to), turn);
+    effects.retracted = message.ref;
+    this.#fail(this.#keep(message, effects), texts.notDelivered(message.to), effects);
   }
 
   /**
-   * Once the history is complete, sends what has no confirmation. What the server may have
-   * forgotten is not sent: if it had arrived, it would be shown twice.
+   * Sends everything unconfirmed again, once the room's history has been received and may have
+   * confirmed some of it. Gives up messages that would appear twice if they had arrived, because
+   * the server has forgotten their references.
    */
-  #catchUp(turn, now) {
-    if (!this.caughtUp) return;
-    turn.caughtUp = true;
-    for (const item of this.pending.values()) {
-      const isPrivate = item.message.type === 'private';
-      const isForgotten = isPrivate ? this.privateForgotten : this.publicForgotten;
-      if (item.failed) continue;
-      if (item.sent && isForgotten) this.#fail(item, texts.unconfirmed, turn);
-      else this.#transmit(item, turn, now);
-    }
+  #sendUnconfirmed(effects, now) {
+    if (!this.isUpToDate) return;
+    effects.upToDate = true;
+    const isForgotten = { public: this.publicForgotten, private: this.privateForgotten };
     this.publicForgotten = false;
     this.privateForgotten = false;
+    for (const item of this.unconfirmed.values()) {
+      if (item.failed) continue;
+      const isUncertain = item.sent && isForgotten[item.message.type];
+      if (isUncertain) this.#fail(item, texts.uncertain, effects);
+      else this.#send(item, effects, now);
+    }
   }
 }
 
-/** Whether and when to connect again. */
+/** The close codes that this page sends or tells apart. */
+export const CLOSE = {
+  left: 1000, // sent when the user leaves
+  tooBig: 1009,
+  suspect: 4000, // sent on a connection that may be dead; the member stays
+  invalidName: 4400, // or an invalid room
+  nameTaken: 4409,
+  replaced: 4410,
+  roomLimit: 4503,
+};
+/** The server refuses this member, until the user changes something. */
+const REFUSALS = new Set([CLOSE.invalidName, CLOSE.nameTaken, CLOSE.roomLimit]);
+/** Longest wait after a connection that was steady. Each further attempt doubles it. */
+const FIRST_WAIT_MAX_MS = 500;
+/** Longest wait of all. */
+const WAIT_MAX_MS = 30_000;
+/**
+ * How long an attempt that ended without a welcome may live on as a member. As on IRC, a ghost
+ * keeps its name taken.
+ */
+const GHOST_MS = 15_000;
+/**
+ * If the clock pauses for this long, the device slept, and the connection may be dead. Longer than
+ * a minute, since timers of hidden tabs may fire only once a minute.
+ */
+const SLEEP_MS = 90_000;
+
+/** When to connect again. */
 export class Reconnection {
-  /** Attempts since a connection last stayed open for a while. */
+  /** Attempts since the last steady connection. */
   attempts = 0;
-  /** True if the connection looks open but may be dead. */
+  /** True if the connection seems open but may be dead. */
   suspect = false;
   /** True if another tab has taken over the session. */
   replaced = false;
   /** When an attempt last ended without a welcome. */
-  orphanedAt = -Infinity;
-  #tickedAt;
+  ghostSince = -Infinity;
+  #lastTick;
 
   constructor(now) {
-    this.#tickedAt = now;
+    this.#lastTick = now;
   }
 
-  /** Notices, once a second, if the connection may be dead. Returns true if it may. */
-  tick(now, overdue) {
-    const asleep = now - this.#tickedAt > ASLEEP_MS;
-    this.#tickedAt = now;
-    if (asleep || overdue) this.suspect = true;
-    return asleep || overdue;
+  /** Checks, about once a second, for signs of a dead connection. Returns true if there are any. */
+  tick(now, isOverdue) {
+    const slept = now - this.#lastTick > SLEEP_MS;
+    this.#lastTick = now;
+    if (slept || isOverdue) this.suspect = true;
+    return slept || isOverdue;
   }
 
   /**
-   * Decides what to do after the connection was closed with `code`. `chance` is between 0 and 1.
-   *
-   * `{ next: 'wait', ms }` to connect again; `{ next: 'refused' }` if the user has to change
-   * something first; `{ next: 'replaced' }` if the user has to choose between two tabs.
+   * Decides what to do after a close: to connect again in `waitMs`, or nothing until the user has
+   * acted because the member is `refused` or `replaced`. `random` is a number from 0 to 1.
    */
-  closed(code, { welcomed, now, chance }) {
+  closed(code, { welcomed, now, random }) {
     if (code === CLOSE.replaced) {
-      // If both tabs tried again, they would take the session from each other for ever.
+      // If both tabs connected again, they would take the session from each other for ever.
       this.replaced = true;
-      return { next: 'replaced' };
+      return { replaced: true };
     }
-    // The name may be taken by an attempt of this tab whose welcome got lost.
-    const ownName = code === CLOSE.nameTaken && now - this.orphanedAt < ORPHAN_MS;
-    if (REFUSALS.has(code)) {
-      if (!ownName) return { next: 'refused' };
-    } else if (!welcomed) {
-      this.orphanedAt = now;
-    }
-    const longest = Math.min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** this.attempts);
+    const isGhost = code === CLOSE.nameTaken && now - this.ghostSince < GHOST_MS;
+    if (REFUSALS.has(code) && !isGhost) return { refused: true };
+    if (!REFUSALS.has(code) && !welcomed) this.ghostSince = now;
+    const longest = Math.min(WAIT_MAX_MS, FIRST_WAIT_MAX_MS * 2 ** this.attempts);
     this.attempts += 1;
-    // Half of it is left to chance, so that the members of a room do not come back all at once.
-    return { next: 'wait', ms: longest * (0.5 + chance / 2) };
+    // Half of the wait is random, so that the members of a room do not all return at once.
+    return { waitMs: longest * (0.5 + random / 2) };
   }
 }
 
 /**
- * Reads what the user wrote: `{ to, content }`, where `to` is null for everyone. Returns null if
- * there is nothing to send. `names` are the members, `recipient` is who gets it by default.
+ * Parses what the user typed. Returns `{ to, content }`, or null if there is nothing to send.
+ * Without a command it goes to `recipient`, or to everyone if that is null. `members` are the names
+ * of all members of the room.
  */
-export function parse(text, recipient, names) {
+export function parseTyped(text, recipient, members) {
   const content = text.trimEnd();
-  if (content.trim() === '') return null;
+  if (content === '') return null;
   const command = /^\/msg\s+(.*)$/s.exec(content);
-  return command ? splitRecipient(command[1], names) : { to: recipient, content };
+  return command ? splitRecipient(command[1], members) : { to: recipient, content };
 }
 
-/** Splits what follows /msg. Names may contain spaces, so the longest that fits is taken. */
-function splitRecipient(rest, names) {
-  const fits = (name) => {
+/**
+ * Splits what follows `/msg` into the recipient's name and the text. Names may contain spaces, so
+ * the longest name that matches is taken. If none does, the first word is: the server replies that
+ * nobody has that name.
+ */
+function splitRecipient(rest, members) {
+  const matches = (name) => {
     const beginning = rest.slice(0, name.length).toLowerCase();
     return beginning === name.toLowerCase() && /^\s/.test(rest.slice(name.length));
   };
-  const longest = [...names].filter(fits).sort((a, b) => b.length - a.length)[0];
-  // If none fits, the first word is taken, and the server replies that nobody has that name.
+  const longest = [...members].filter(matches).sort((a, b) => b.length - a.length)[0];
   const to = longest ?? /^\S+(?=\s)/.exec(rest)?.[0];
   const content = to && rest.slice(to.length).trim();
   return content ? { to, content } : null;

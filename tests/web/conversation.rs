@@ -7,7 +7,7 @@ use crate::support::browser::Browser;
 
 /// Ann in room `r`, whose references begin with `a-`, and short names for what happens to her.
 const ANN: &str = "
-    const { Conversation, Reconnection, parse } = await import('./conversation.js');
+    const { Conversation, Reconnection, parseTyped } = await import('./conversation.js');
     const { texts } = await import('./texts.js');
     const words = Object.entries({ ...texts, ...texts.errors });
     const key = (text) => words.find(([, each]) => each === text)?.[0] ?? text;
@@ -19,21 +19,21 @@ const ANN: &str = "
       { type: 'welcome', user: 'Ann', users: ['Ann', 'Bob'], epoch, session, seq, history });
     const message = (seq, user, ref) => receive({ type: 'public', user, content: 'x', seq, ref });
     const whisper = (user, to, ref) => receive({ type: 'private', user, to, content: 'x', ref });
-    const say = (content, to = null) => ann.say(to, content, now);
-    const sent = (turn) => turn.send.map(({ ref }) => ref).join();
+    const say = (content, to = null) => ann.post(to, content, now);
+    const sent = (effects) => effects.toSend.map(({ ref }) => ref).join();
     const entry = ({ type, content }) => `${type}: ${key(content)}`;
-    const shown = (turn) => turn.shown.map(entry).join();
-    const failed = () => [...ann.pending.values()].filter((item) => item.failed)
+    const shown = (effects) => effects.toShow.map(entry).join();
+    const failed = () => [...ann.unconfirmed.values()].filter((item) => item.failed)
       .map(({ message, failed }) => `${message.content}: ${key(failed)}`).join();
-    const pending = () => [...ann.pending.keys()].join();
+    const unconfirmed = () => [...ann.unconfirmed.keys()].join();
     const read = (text, recipient = null) => {
-      const request = parse(text, recipient, ['Bob', 'Bob Smith', 'İpek', 'ann']);
+      const request = parseTyped(text, recipient, ['Bob', 'Bob Smith', 'İpek', 'ann']);
       return request && [request.to, request.content];
     };
     const reconnection = new Reconnection(now);
-    const closed = (code, welcomed, chance = 1) => {
-      const { next, ms } = reconnection.closed(code, { welcomed, now, chance });
-      return ms === undefined ? next : ms;
+    const closed = (code, welcomed, random = 1) => {
+      const next = reconnection.closed(code, { welcomed, now, random });
+      return next.waitMs ?? Object.keys(next)[0];
     };
 ";
 
@@ -54,7 +54,8 @@ fn check(cases: impl IntoIterator<Item = Case>) {
 fn it_has_no_page_no_socket_and_no_clock() {
     let script = include_str!("../../src/web/conversation.js");
     let outside = "document window self globalThis navigator location localStorage sessionStorage \
-        WebSocket fetch addEventListener setTimeout setInterval Date performance random crypto";
+        WebSocket fetch addEventListener setTimeout setInterval Date performance crypto";
+    assert!(!script.contains("Math.random"));
     for word in script.split(|c: char| !c.is_ascii_alphanumeric()) {
         assert!(outside.split(' ').all(|name| name != word), "conversation.js mentions {word}");
     }
@@ -81,70 +82,69 @@ fn messages_are_sent_once_the_history_is_complete_and_again_until_they_are_confi
              say('1'); say('2'); say('3'); say('4', 'Bob');
              message(1, 'Bob', 'a-2'); // a reference confirms only a member's own message
              message(2, 'Ann', 'a-1');
-             const unconfirmed = pending();
-             ann.cut();
+             const before = unconfirmed();
+             ann.disconnect();
              const waits = sent(say('5'));
              const early = sent(welcome('e', 's', 3, 1));
              const again = sent(message(3, 'Ann', 'a-2')); // this one had arrived
              const twice = shown(message(3, 'Ann', 'a-3')); // shown before the connection broke
-             return [unconfirmed, waits, early, again, twice, pending()];",
+             return [before, waits, early, again, twice, unconfirmed()];",
             json!(["a-2,a-3,a-4", "", "", "a-3,a-4,a-5", "", "a-4,a-5"]),
         ),
         (
             "a private message of a forgotten session is not sent twice",
             "welcome('e', 's', 0, 0);
              say('sent', 'Bob');
-             ann.cut();
+             ann.disconnect();
              say('kept', 'Bob');
              const early = sent(welcome('e', 'another', 1, 1));
-             ann.cut(); // before the history is complete
+             ann.disconnect(); // before the history is complete
              return [early, sent(welcome('e', 'another', 0, 0)), failed()];",
-            json!(["", "a-2", "sent: unconfirmed"]),
+            json!(["", "a-2", "sent: uncertain"]),
         ),
         (
             "a public message that the room may have forgotten is not sent twice",
             "welcome('e', 's', 0, 0);
              say('old'); say('recent'); say('lost'); say('private', 'Bob');
-             ann.cut();
+             ann.disconnect();
              say('kept');
              const early = sent(welcome('e', 's', 4, 2)) + failed();
              message(3, 'Ann', 'a-2');
              const late = sent(message(4, 'Bob', 'b'));
              const lost = failed();
-             ann.cut(); // without a gap, everything goes out again
+             ann.disconnect(); // without a gap, everything goes out again
              return [early, late, lost, sent(welcome('e', 's', 4, 0))];",
-            json!(["", "a-4,a-5", "old: unconfirmed,lost: unconfirmed", "a-4,a-5"]),
+            json!(["", "a-4,a-5", "old: uncertain,lost: uncertain", "a-4,a-5"]),
         ),
         (
             "a room without a history forgets at once",
             "welcome('e', 's', 0, 0);
              say('arrived');
-             ann.cut();
+             ann.disconnect();
              return [sent(welcome('e', 's', 1, 0)), failed()];",
-            json!(["", "arrived: unconfirmed"]),
+            json!(["", "arrived: uncertain"]),
         ),
         (
             "what has failed waits for the user, who sends it again or gives it up",
             "welcome('e', 's', 0, 0);
              say('1'); say('2');
+             const first = ann.failOldest('too long').hasFailed && failed();
              ann.failOldest('too long');
-             const first = failed();
-             ann.failOldest('too long');
-             ann.cut();
+             ann.disconnect();
              const none = sent(welcome('e', 's', 0, 0));
-             const [one, two] = ann.pending.values();
+             const [one, two] = ann.unconfirmed.values();
              const again = sent(ann.retry(one, now));
-             ann.discard(two);
-             return [first, none, again, pending(), failed()];",
-            json!(["1: too long", "", "a-1", "a-1", ""]),
+             const discarded = ann.discard(two);
+             return [first, none, again, discarded.hasFailed, unconfirmed(), failed()];",
+            json!(["1: too long", "", "a-1", false, "a-1", ""]),
         ),
         (
             "what the user sends again counts as new",
             "welcome('e', 's', 0, 0);
              say('1');
              ann.failOldest('too long');
-             ann.cut();
-             ann.retry([...ann.pending.values()][0], now);
+             ann.disconnect();
+             ann.retry([...ann.unconfirmed.values()][0], now);
              return [sent(welcome('e', 's', 5, 0)), failed()];",
             json!(["a-1", ""]),
         ),
@@ -154,7 +154,7 @@ fn messages_are_sent_once_the_history_is_complete_and_again_until_they_are_confi
              say('1');
              welcome('e', 's', 0, 0);
              message(1, 'Ann', 'a-1');
-             return pending();",
+             return unconfirmed();",
             json!(""),
         ),
         (
@@ -165,7 +165,7 @@ fn messages_are_sent_once_the_history_is_complete_and_again_until_they_are_confi
              ann.failOldest('too long');
              overdue.push(ann.isOverdue(now + 15001));
              say('2');
-             ann.cut();
+             ann.disconnect();
              return [...overdue, ann.isOverdue(now + 15001)];",
             json!([false, true, false, false]),
         ),
@@ -179,11 +179,11 @@ fn what_the_server_sends_is_shown_once_and_what_is_missing_is_too() {
             "messages that are missing",
             "welcome('e', 's', 1, 1);
              message(1, 'Bob', 'b');
-             ann.cut();
+             ann.disconnect();
              const nothing = shown(welcome('e', 's', 3, 2));
-             ann.cut();
+             ann.disconnect();
              const gap = shown(welcome('e', 's', 9, 2));
-             ann.cut();
+             ann.disconnect();
              const restarted = shown(welcome('f', 's', 1, 1));
              return [nothing, gap, restarted, shown(message(1, 'Bob', 'b'))];",
             json!(["", "divider: gap", "divider: restarted", "public: x"]),
@@ -191,7 +191,7 @@ fn what_the_server_sends_is_shown_once_and_what_is_missing_is_too() {
         (
             "alerts are for what others write now",
             "const alerts = [];
-             const note = (turn) => alerts.push(turn.alert && turn.alert.type);
+             const note = (effects) => alerts.push(effects.alert && effects.alert.type);
              welcome('e', 's', 1, 1);
              note(message(1, 'Bob', 'b'));
              note(message(2, 'Ann', 'a'));
@@ -202,7 +202,7 @@ fn what_the_server_sends_is_shown_once_and_what_is_missing_is_too() {
             json!([null, null, "public", "private", null]),
         ),
         (
-            "an error is about a message that is pending",
+            "an error is about a message that is unconfirmed",
             "welcome('e', 's', 0, 0);
              say('psst', 'Eve');
              receive({ type: 'error', code: 'no_such_user', content: 'gone', ref: 'a-1' });
@@ -215,9 +215,9 @@ fn what_the_server_sends_is_shown_once_and_what_is_missing_is_too() {
              say('psst', 'Bob');
              receive({ type: 'private', user: 'Ann', to: 'Bob', content: 'psst', ref: 'a-1' });
              const error = { type: 'error', code: 'no_such_user', content: 'gone', ref: 'a-1' };
-             const turn = receive(error);
+             const effects = receive(error);
              const why = failed() === `psst: ${texts.notDelivered('Bob')}`;
-             return [turn.retracted, why, shown(receive({ ...error, ref: 'a-9' }))];",
+             return [effects.retracted, why, shown(receive({ ...error, ref: 'a-9' }))];",
             json!(["a-1", true, "note: no_such_user"]),
         ),
         (
@@ -262,8 +262,8 @@ fn a_reload_goes_on_and_another_room_starts_over() {
             "the room again, and another room",
             "welcome('e', 's', 1, 0);
              say('kept');
-             const same = [ann.moveTo('r'), pending()];
-             const other = [ann.moveTo('other'), pending(), String(ann.query())];
+             const same = [ann.moveTo('r'), unconfirmed()];
+             const other = [ann.moveTo('other'), unconfirmed(), String(ann.query())];
              return [...same, ...other];",
             json!([false, "a-1", true, "", "name=Ann&room=other"]),
         ),
@@ -293,12 +293,12 @@ fn what_the_user_writes_is_for_everyone_or_for_one_member() {
             "names are completed whatever their case, one's own is not",
             "welcome('e', 's', 0, 0);
              ann.members.set('bo', 'bo').set('annabel', 'Annabel');
-             return ['b', 'BO', 'ann', 'x'].map((stem) => ann.namesBeginningWith(stem).join());",
+             return ['b', 'BO', 'ann', 'x'].map((stem) => ann.completions(stem).join());",
             json!(["Bob,bo", "Bob,bo", "Annabel", ""]),
         ),
         (
             "mentions",
-            "return ['@ann: hi', 'ann', '@Bob'].map((content) => ann.mentions(content));",
+            "return ['@ann: hi', 'ann', '@Bob'].map((content) => ann.isMention(content));",
             json!([true, false, false]),
         ),
     ]);
@@ -308,8 +308,8 @@ fn what_the_user_writes_is_for_everyone_or_for_one_member() {
 fn it_connects_again_unless_the_user_has_to_decide() {
     check([
         (
-            "each wait is twice the last, up to 30 seconds, and half of it is left to chance",
-            "const waits = [0, 1, 0.5].map((chance) => closed(1006, true, chance));
+            "each wait is twice the last, up to 30 seconds, and half of it is left to random",
+            "const waits = [0, 1, 0.5].map((random) => closed(1006, true, random));
              reconnection.attempts = 60;
              return [...waits, closed(1006, true)];",
             json!([250, 1000, 1500, 30000]),

@@ -118,7 +118,7 @@ fn two_windows_hold_a_conversation_across_a_restart() {
 
     ann.say("Hello Bob, see https://example.org/a?b=c. And (http://example.com/x)");
     bob.wait_text("#log", "Hello Bob");
-    ann.wait("document.querySelectorAll('#pending li').length === 0");
+    ann.wait("document.querySelectorAll('#unconfirmed li').length === 0");
     ann.wait_text("#log", "Hello Bob");
     let links = bob.eval("[...document.querySelectorAll('#log a')].map(a => [a.href, a.rel])");
     let rel = "noopener noreferrer";
@@ -146,9 +146,9 @@ fn two_windows_hold_a_conversation_across_a_restart() {
          .some((node) => node.innerText.includes('and by command'))",
     );
     ann.say("/msg Nobody are you there?");
-    ann.wait_text("#pending .failed", "Nobody here has that name");
-    ann.click("#pending .failed button:last-of-type");
-    ann.wait("document.querySelectorAll('#pending li').length === 0");
+    ann.wait_text("#unconfirmed .failed", "Nobody here has that name");
+    ann.click("#unconfirmed .failed button:last-of-type");
+    ann.wait("document.querySelectorAll('#unconfirmed li').length === 0");
 
     // Tab completes a name.
     ann.eval("document.getElementById('text').focus()");
@@ -159,16 +159,16 @@ fn two_windows_hold_a_conversation_across_a_restart() {
 
     // The server stops and starts again. What is written in the meantime is not lost.
     drop(server);
-    ann.wait_text("#connection", "The connection is lost");
+    ann.wait_text("#connection", "Connection lost");
     ann.say("written in the dark");
-    ann.wait_text("#pending", "written in the dark");
+    ann.wait_text("#unconfirmed", "written in the dark");
     let server = TestServer::start(&["--listen", &address]);
     for page in [&mut ann, &mut bob] {
         page.wait("document.getElementById('connection').hidden");
-        page.wait_text("#log", "The room has started anew");
+        page.wait_text("#log", "The room has been restarted");
     }
     bob.wait_text("#log", "written in the dark");
-    ann.wait("document.querySelectorAll('#pending li').length === 0");
+    ann.wait("document.querySelectorAll('#unconfirmed li').length === 0");
     bob.wait_text("#log", "Hello Bob");
     drop(server);
 }
@@ -415,7 +415,7 @@ fn screenshots() {
     others[5 - 1].say("\u{1F44B}");
     ann.wait_text("#log", "\u{1F44B}");
     ann.say("/msg Nobody hello");
-    ann.wait_text("#pending", "Nobody here");
+    ann.wait_text("#unconfirmed", "Nobody here");
     for (scheme, width, height) in
         [("light", 1280, 800), ("dark", 1280, 800), ("light", 360, 740), ("dark", 360, 740)]
     {

@@ -44,7 +44,7 @@ fn wait_shown(page: &mut Page, message: &str) {
 }
 
 fn wait_connected(page: &mut Page) {
-    page.wait("!conversation.pendingWelcome && document.getElementById('connection').hidden");
+    page.wait("!conversation.awaitsWelcome && document.getElementById('connection').hidden");
 }
 
 /// Cuts the connections, and lets the pages wait for a response that does not come.
@@ -53,7 +53,7 @@ fn hold_off(proxy: &Proxy, pages: &mut [&mut Page]) {
     let before = proxy.faults();
     proxy.cut_all();
     for page in pages {
-        page.wait("conversation.pendingWelcome && connection.socket !== null");
+        page.wait("conversation.awaitsWelcome && connection.socket !== null");
     }
     assert!(proxy.faults() > before);
 }
@@ -85,7 +85,7 @@ fn two_windows_talk_on_while_their_connections_break() {
                 _ => drop(page.eval("document.dispatchEvent(new Event('visibilitychange'))")),
             }
             wait_connected(page);
-            page.wait("conversation.pending.size === 0");
+            page.wait("conversation.unconfirmed.size === 0");
         }
     }
     witness.say("end");
@@ -119,7 +119,7 @@ fn a_restart_is_a_short_wait_and_a_divider_in_the_log() {
     ann.say("before");
     wait_shown(&mut ann, "before");
     drop(server);
-    ann.wait_text("#connection", "The connection is lost");
+    ann.wait_text("#connection", "Connection lost");
     ann.wait_text("#reconnect", "Try now");
     let server = TestServer::start(&["--listen", &address.to_string()]);
     wait_connected(&mut ann);
@@ -129,7 +129,7 @@ fn a_restart_is_a_short_wait_and_a_divider_in_the_log() {
     let order = "[...document.querySelectorAll('#log .message.public, #log .divider')] \
         .map((node) => node.classList[0])";
     assert_eq!(ann.eval(order), json!(["message", "divider", "message"]));
-    ann.wait_text("#log .divider", "The room has started anew");
+    ann.wait_text("#log .divider", "The room has been restarted");
     drop(server);
 }
 
@@ -147,13 +147,15 @@ fn a_reload_keeps_the_place_and_loses_no_message() {
     hold_off(&proxy, &mut [&mut ann]);
     ann.say("two");
     ann.say("/msg Wit three");
-    ann.wait("conversation.pending.size === 2");
+    ann.wait("conversation.unconfirmed.size === 2");
     ann.reload();
     wait_shown(&mut ann, "two");
     wait_shown(&mut ann, "three");
     assert_eq!(shown(&mut ann), json!(["one", "two"]));
     assert_eq!(
-        ann.eval("[conversation.pending.size, document.querySelectorAll('#pending li').length]"),
+        ann.eval(
+            "[conversation.unconfirmed.size, document.querySelectorAll('#unconfirmed li').length]"
+        ),
         json!([0, 0])
     );
     let received: Vec<Value> = (0..4).map(|_| witness.next()["content"].clone()).collect();
@@ -187,14 +189,14 @@ fn what_is_lost_for_good_is_shown() {
     proxy.cut_all();
     wait_shown(&mut ann, "5");
     assert_eq!(shown(&mut ann), json!(["0", "3", "4", "5"]));
-    ann.wait_text("#log .divider", "older than the room’s history");
+    ann.wait_text("#log .divider", "messages are missing here");
     assert_eq!(ann.eval("document.querySelectorAll('#log .divider').length"), 1);
 
     // A private message to a member who does not return is taken back, and its sender is notified.
     drop(witness);
     ann.say("/msg Wit are you there?");
     wait_shown(&mut ann, "are you there?");
-    ann.wait_text("#pending .failed .status", "Wit has left before this could be delivered");
+    ann.wait_text("#unconfirmed .failed .status", "Wit left before this could be delivered");
     ann.wait("document.querySelectorAll('#log .private').length === 0");
 }
 
@@ -206,7 +208,7 @@ fn two_tabs_of_one_session_do_not_fight() {
     let mut first = window(&mut browser, server.address, "Ann");
     let mut second = browser.duplicate(&mut first);
     wait_connected(&mut second);
-    first.wait_text("#connection", "goes on in another tab");
+    first.wait_text("#connection", "open in another tab");
     // Only a click takes the session back.
     first.eval(
         "dispatchEvent(new Event('online')); \
@@ -215,12 +217,12 @@ fn two_tabs_of_one_session_do_not_fight() {
     first.say("waits");
     witness.say("one");
     wait_shown(&mut second, "one");
-    assert_eq!(first.eval("[connection.socket, conversation.pending.size]"), json!([null, 1]));
+    assert_eq!(first.eval("[connection.socket, conversation.unconfirmed.size]"), json!([null, 1]));
     assert_eq!(shown(&mut first), json!([]));
 
     first.click("#reconnect");
     wait_connected(&mut first);
-    second.wait_text("#connection", "goes on in another tab");
+    second.wait_text("#connection", "open in another tab");
     wait_shown(&mut first, "waits");
     assert_eq!(shown(&mut first), json!(["one", "waits"]));
     let received: Vec<Value> = (0..3).map(|_| witness.next()["content"].clone()).collect();
@@ -266,10 +268,10 @@ fn screenshots() {
     wait_shown(&mut ann, "And it never waits.");
     drop(witness);
     ann.say("/msg Grace are you there?");
-    ann.wait_text("#pending .failed .status", "Grace has left");
+    ann.wait_text("#unconfirmed .failed .status", "Grace left");
     let mut other = browser.duplicate(&mut ann);
     wait_connected(&mut other);
-    ann.wait_text("#connection", "goes on");
+    ann.wait_text("#connection", "open in another tab");
     ann.say("This waits until the conversation goes on here.");
     for (scheme, width, height) in [("light", 1280, 800), ("dark", 360, 640), ("light", 360, 640)] {
         ann.prefer(scheme, "en-US");
@@ -278,7 +280,7 @@ fn screenshots() {
         ann.screenshot(&format!("returning-{scheme}-{width}.png"));
     }
     drop(server);
-    other.wait_text("#connection", "The connection is lost");
+    other.wait_text("#connection", "Connection lost");
     other.resize(360, 640);
     other.screenshot("lost-360.png");
 }
