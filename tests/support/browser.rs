@@ -200,8 +200,14 @@ impl Page {
     }
 
     pub fn resize(&mut self, width: u32, height: u32) {
-        let metrics =
-            json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
+        self.resize_scaled(width, height, 1);
+    }
+
+    /// Resizes the window, on a screen with `scale` pixels in each direction for one of CSS.
+    pub fn resize_scaled(&mut self, width: u32, height: u32, scale: u32) {
+        let metrics = json!({
+            "width": width, "height": height, "deviceScaleFactor": scale, "mobile": false,
+        });
         self.0.call("Emulation.setDeviceMetricsOverride", metrics);
     }
 

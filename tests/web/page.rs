@@ -433,3 +433,45 @@ fn screenshots() {
     door.wait_text("#refusal", "Somebody");
     door.screenshot("door-light-360.png");
 }
+
+/// Takes the picture in README.md, at twice its size. These make it small, and give it an edge:
+/// `convert page.png +dither -colors 64 -strip -quality 90 -bordercolor '#d8dee4' -border 2 FILE`.
+#[test]
+fn picture_for_the_readme() {
+    if std::env::var_os("PARLOUR_SCREENSHOTS").is_none() {
+        return;
+    }
+    let Some(mut browser) = Browser::launch() else { return };
+    let server = TestServer::start(&[]);
+    let mut emma = browser.open(&format!("http://{}/?room=winter-market", server.address));
+    emma.prefer("light", "en-GB");
+    emma.reload();
+    let mut tom = Client::join_room(&server, "Tom", "winter-market");
+    tom.say("Good morning! The tables are here. Where do you want them?");
+    tom.next_of("public");
+    emma.join("Emma");
+    emma.wait_text("#log", "Good morning");
+    emma.say("Along the wall, please. The plan is at https://example.org/market");
+    emma.wait_text("#log", "Along the wall");
+    emma.say("And keep the left door free: the choir comes in there.");
+    emma.wait_text("#log", "the choir");
+    let mut priya = Client::join_room(&server, "Priya", "winter-market");
+    priya.say("12 stalls have arrived, 5 are on their way.");
+    emma.wait_text("#log", "12 stalls");
+    tom.say("@Emma do we have enough extension leads?");
+    emma.wait_text("#log", "extension leads");
+    emma.say("Priya has four in her car. Coffee is ready at the entrance!");
+    emma.wait_text("#log", "Coffee");
+    priya.whisper("Emma", "The mayor comes at eleven. Don’t tell Tom, it is a surprise.");
+    emma.wait_text("#log", "The mayor");
+    let times = json!(["08:52", "08:55", "08:55", "09:03", "09:10", "09:11", "09:12"]);
+    emma.eval(&format!(
+        "const times = {times};
+         document.querySelectorAll('time').forEach((time, at) => {{ time.textContent = times[at]; }});
+         document.getElementById('text').style.caretColor = 'transparent';"
+    ));
+    emma.resize_scaled(900, 576, 2);
+    emma.wait("innerWidth === 900");
+    emma.eval("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))");
+    emma.screenshot("page.png");
+}
