@@ -98,6 +98,18 @@ fn its_files_are_served_plain_compressed_and_not_twice() {
     }
 }
 
+#[test]
+fn each_file_is_fetched_once() {
+    let Some(mut browser) = Browser::launch() else { return };
+    let server = TestServer::start(&[]);
+    let mut page = browser.open(&format!("http://{}/", server.address));
+    let fetched = page.eval(
+        "performance.getEntriesByType('resource')
+           .map(({ name }) => name.replace(location.href, '')).sort()",
+    );
+    assert_eq!(fetched, json!(files_named(include_str!("../../src/web/index.html"))));
+}
+
 /// Opens a window and joins room `rust`.
 fn window(browser: &mut Browser, server: &TestServer, name: &str) -> Page {
     let mut page = browser.open(&format!("http://{}/?room=rust", server.address));
