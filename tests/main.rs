@@ -51,6 +51,7 @@ mod terminal {
     mod untrusted_server;
 }
 mod web {
+    mod conversation;
     mod page;
     mod reconnecting;
 }

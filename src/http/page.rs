@@ -1,4 +1,4 @@
-//! The chat page: three files built into the binary, each also compressed by the build.
+//! The chat page: files that are built into the binary, each also in compressed form.
 
 use tungstenite::Bytes;
 use tungstenite::http::StatusCode;
@@ -11,9 +11,10 @@ use tungstenite::http::header::{
 use super::request::any_item;
 use super::response::Response;
 
-/// The page may run its own script and style, connect to its own server, and show the icon it
-/// draws; nothing else.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
+/// Lets the page run its own scripts and styles, connect to its own server, and show the icon that
+/// it draws. Nothing else.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+                      connect-src 'self'; img-src data:; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// A file of the page.
@@ -24,34 +25,36 @@ pub struct Asset {
     gzip: &'static [u8],
 }
 
-const ASSETS: [Asset; 3] = [
-    Asset {
-        path: "/",
-        content_type: "text/html; charset=utf-8",
-        plain: include_bytes!("../web/index.html"),
-        gzip: include_bytes!(concat!(env!("OUT_DIR"), "/index.html.gz")),
-    },
-    Asset {
-        path: "/style.css",
-        content_type: "text/css; charset=utf-8",
-        plain: include_bytes!("../web/style.css"),
-        gzip: include_bytes!(concat!(env!("OUT_DIR"), "/style.css.gz")),
-    },
-    Asset {
-        path: "/app.js",
-        content_type: "text/javascript; charset=utf-8",
-        plain: include_bytes!("../web/app.js"),
-        gzip: include_bytes!(concat!(env!("OUT_DIR"), "/app.js.gz")),
-    },
+/// A file in `src/web`, which the build has compressed. A macro, since `include_bytes!` takes only
+/// literals.
+macro_rules! asset {
+    ($file:literal, $media_type:literal) => {
+        Asset {
+            path: concat!("/", $file),
+            content_type: concat!($media_type, "; charset=utf-8"),
+            plain: include_bytes!(concat!("../web/", $file)),
+            gzip: include_bytes!(concat!(env!("OUT_DIR"), "/", $file, ".gz")),
+        }
+    };
+}
+
+/// The page's files. The list stands nowhere else: the build compresses the whole folder.
+static ASSETS: [Asset; 5] = [
+    Asset { path: "/", ..asset!("index.html", "text/html") },
+    asset!("style.css", "text/css"),
+    asset!("app.js", "text/javascript"),
+    asset!("conversation.js", "text/javascript"),
+    asset!("texts.js", "text/javascript"),
 ];
 
-/// The file at `path`.
+/// Returns the file that `path` names.
 pub fn find(path: &str) -> Option<&'static Asset> {
     ASSETS.iter().find(|asset| asset.path == path)
 }
 
 impl Asset {
-    /// The file, in the encoding that the client takes, or `304` if it has it already.
+    /// Responds with the file, compressed if the client accepts that, or with `304` if the client
+    /// has it already.
     pub fn response(&self, request: &HeaderMap) -> Response {
         let etag = self.etag();
         let gzip = accepts_gzip(request);
@@ -73,8 +76,7 @@ impl Asset {
         set(CONTENT_SECURITY_POLICY, POLICY);
         set(X_CONTENT_TYPE_OPTIONS, "nosniff");
         set(REFERRER_POLICY, "no-referrer");
-        // The page changes with the server, so a browser asks each time, and is mostly answered
-        // 304.
+        // The page changes with the server, so a browser asks each time. Mostly the reply is 304.
         set(CACHE_CONTROL, "no-cache");
         set(VARY, "accept-encoding");
         if gzip {
@@ -84,12 +86,13 @@ impl Asset {
         response
     }
 
-    /// Weak, since both encodings share it.
+    /// Weak, since the plain and the compressed file share it.
     fn etag(&self) -> String {
         format!("W/\"{:016x}\"", fnv1a(self.plain))
     }
 }
 
+/// True if the client takes gzip, unless with a weight of zero (RFC 9110, 12.4.2).
 fn accepts_gzip(request: &HeaderMap) -> bool {
     any_item(request, &ACCEPT_ENCODING, |item| {
         let mut parts = item.split(';').map(str::trim);
@@ -98,7 +101,7 @@ fn accepts_gzip(request: &HeaderMap) -> bool {
     })
 }
 
-/// A hash that changes with the file; nobody gains by a collision.
+/// Hashes a file for its tag. It need not resist attacks: nobody gains from a collision.
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)

@@ -1,4 +1,5 @@
-//! A headless Chromium, driven over its DevTools protocol: JSON on a WebSocket, for which tungstenite is all it takes.
+//! A headless Chromium, driven over its DevTools protocol: JSON messages on a WebSocket, so
+//! tungstenite is all it takes.
 
 use std::io::ErrorKind;
 use std::net::TcpStream;
@@ -12,7 +13,7 @@ use tungstenite::{Message, WebSocket};
 use super::{DEADLINE, eventually};
 
 const NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "chrome"];
-/// Set where a missing browser is a failure and no reason to skip.
+/// Set where a missing browser is a failure, not a reason to skip the test.
 const REQUIRED: &str = "PARLOUR_REQUIRE_BROWSER";
 
 static PROFILES: AtomicU32 = AtomicU32::new(0);
@@ -26,7 +27,7 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Starts the browser, or says loudly that there is none.
+    /// Starts the browser. If there is none, says so loudly.
     pub fn launch() -> Option<Browser> {
         let found = NAMES.iter().find(|name| {
             Command::new(name)
@@ -41,7 +42,7 @@ impl Browser {
                 std::env::var_os(REQUIRED).is_none(),
                 "{REQUIRED} is set, and there is no browser"
             );
-            // Past the test harness, which would keep it to itself.
+            // Not through the test harness, which would swallow it.
             use std::io::Write;
             let _ = writeln!(
                 std::io::stderr(),
@@ -82,7 +83,7 @@ impl Browser {
         Some(Browser { process, profile, port, control: Connection::open(port, &path) })
     }
 
-    /// Opens `url` in a window that shares nothing with the others, as large as a laptop's.
+    /// Opens `url` in a window as large as a laptop's, which shares nothing with the others.
     pub fn open(&mut self, url: &str) -> Page {
         let context =
             self.control.call("Target.createBrowserContext", json!({}))["browserContextId"].clone();
@@ -95,7 +96,7 @@ impl Browser {
         page.0.call("Page.enable", json!({}));
         page.resize(1280, 800);
         page.0.call("Page.navigate", json!({"url": url}));
-        page.wait("document.readyState === 'complete'");
+        page.wait_loaded();
         page
     }
 }
@@ -112,7 +113,7 @@ impl Drop for Browser {
 pub struct Page(Connection);
 
 impl Browser {
-    /// Opens what `page` shows in one more tab, which begins with a copy of its session storage.
+    /// Opens what `page` shows in a second tab, which begins with a copy of its session storage.
     pub fn duplicate(&mut self, page: &mut Page) -> Page {
         let before = self.pages();
         let open = json!({"expression": "void window.open(location.href)", "userGesture": true});
@@ -120,7 +121,7 @@ impl Browser {
         let id =
             eventually("the new tab", || self.pages().into_iter().find(|id| !before.contains(id)));
         let mut page = Page(Connection::open(self.port, &format!("/devtools/page/{id}")));
-        page.wait("document.readyState === 'complete'");
+        page.wait_loaded();
         page
     }
 
@@ -136,7 +137,15 @@ impl Browser {
 }
 
 impl Page {
-    /// The value of a JavaScript expression, awaited if it is a promise.
+    /// Waits until the page is complete, and makes its script's exports global, for `eval`.
+    #[track_caller]
+    fn wait_loaded(&mut self) {
+        // A new tab begins with a blank page, which is complete.
+        self.wait("location.href !== 'about:blank' && document.readyState === 'complete'");
+        self.eval("import('./app.js').then((script) => void Object.assign(window, script))");
+    }
+
+    /// Evaluates a JavaScript expression, and awaits it if it is a promise.
     #[track_caller]
     pub fn eval(&mut self, expression: &str) -> Value {
         let parameters =
@@ -163,7 +172,7 @@ impl Page {
         self.wait(&format!("document.querySelector({selector})?.innerText.includes({text})"));
     }
 
-    /// Types into whatever has the focus, as an input method would.
+    /// Types into the element with the focus, as an input method would.
     pub fn type_text(&mut self, text: &str) {
         self.0.call("Input.insertText", json!({"text": text}));
     }
@@ -178,7 +187,9 @@ impl Page {
         };
         for kind in ["keyDown", "keyUp"] {
             let text = if kind == "keyDown" { text } else { "" };
-            let event = json!({"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code, "text": text});
+            let event = json!({
+                "type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code, "text": text,
+            });
             self.0.call("Input.dispatchKeyEvent", event);
         }
     }
@@ -189,12 +200,18 @@ impl Page {
     }
 
     pub fn resize(&mut self, width: u32, height: u32) {
-        let metrics =
-            json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
+        self.resize_scaled(width, height, 1);
+    }
+
+    /// Resizes the window, on a screen with `scale` pixels in each direction for one of CSS.
+    pub fn resize_scaled(&mut self, width: u32, height: u32, scale: u32) {
+        let metrics = json!({
+            "width": width, "height": height, "deviceScaleFactor": scale, "mobile": false,
+        });
         self.0.call("Emulation.setDeviceMetricsOverride", metrics);
     }
 
-    /// Makes the page believe in other preferences of its user.
+    /// Sets what the user prefers. A change of language takes a reload.
     pub fn prefer(&mut self, scheme: &str, language: &str) {
         let features = json!([{"name": "prefers-color-scheme", "value": scheme}]);
         self.0.call("Emulation.setEmulatedMedia", json!({"features": features}));
@@ -208,7 +225,8 @@ impl Page {
     pub fn reload(&mut self) {
         self.eval("window.beforeReload = true");
         self.0.call("Page.reload", json!({}));
-        self.wait("!window.beforeReload && document.readyState === 'complete'");
+        self.wait("!window.beforeReload");
+        self.wait_loaded();
     }
 
     /// Joins from the door.
@@ -218,14 +236,14 @@ impl Page {
         self.click("#join button");
     }
 
-    /// Writes a message and presses Enter.
+    /// Types a message and presses Enter.
     pub fn say(&mut self, text: &str) {
         self.eval("document.getElementById('text').focus()");
         self.type_text(text);
         self.press("Enter");
     }
 
-    /// Keeps a picture, for people to look at, where `PARLOUR_SCREENSHOTS` names a folder.
+    /// Saves a picture, for people to look at, in the folder that `PARLOUR_SCREENSHOTS` names.
     pub fn screenshot(&mut self, name: &str) {
         let Some(folder) = std::env::var_os("PARLOUR_SCREENSHOTS") else { return };
         let data = self.0.call("Page.captureScreenshot", json!({}))["data"].clone();
@@ -234,7 +252,7 @@ impl Page {
     }
 }
 
-/// A DevTools connection: calls and their answers; events in between are skipped.
+/// A DevTools connection: calls and their replies. Events in between are skipped.
 struct Connection {
     socket: WebSocket<TcpStream>,
     calls: u64,
@@ -259,16 +277,16 @@ impl Connection {
             let text = match self.socket.read() {
                 Ok(Message::Text(text)) => text,
                 Ok(_) => continue,
-                // A process that was stopped and continued, for one (signal(7)).
+                // For one, a process that was stopped and continued (signal(7)).
                 Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::Interrupted => {
                     continue;
                 }
-                Err(error) => panic!("an answer was expected before the deadline, not {error}"),
+                Err(error) => panic!("a reply was expected before the deadline, not {error}"),
             };
-            let mut answer: Value = serde_json::from_str(&text).expect("JSON");
-            if answer["id"] == self.calls {
-                assert!(answer.get("error").is_none(), "{method}: {answer}");
-                return answer["result"].take();
+            let mut reply: Value = serde_json::from_str(&text).expect("JSON");
+            if reply["id"] == self.calls {
+                assert!(reply.get("error").is_none(), "{method}: {reply}");
+                return reply["result"].take();
             }
         }
     }

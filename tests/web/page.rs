@@ -1,4 +1,6 @@
-//! The chat page: as files, and in a real browser where there is one.
+//! The chat page: its files, and what it does in a real browser if there is one.
+
+use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
@@ -6,7 +8,7 @@ use crate::support::browser::{Browser, Page};
 use crate::support::raw::exchange_bytes;
 use crate::support::{Client, TestServer, assert_has};
 
-/// Status, headers in lower case, and body of a request for `path`.
+/// Requests `path`: the status, the headers in lower case, and the body.
 fn get(server: &TestServer, method: &str, path: &str, headers: &str) -> (u16, String, Vec<u8>) {
     let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
     let response = exchange_bytes(server.address, request.as_bytes());
@@ -21,16 +23,40 @@ fn header<'a>(head: &'a str, name: &str) -> &'a str {
     line.unwrap_or_else(|| panic!("{name} in {head}"))
 }
 
+/// The files that `index.html` names.
+fn files_named(index: &str) -> BTreeSet<&str> {
+    let links = index
+        .split(['<', '>'])
+        .filter(|tag| tag.starts_with("link ") || tag.starts_with("script "));
+    let attributes = links.flat_map(|tag| tag.split(' '));
+    attributes
+        .filter_map(|attribute| attribute.strip_prefix("href=").or(attribute.strip_prefix("src=")))
+        .map(|quoted| quoted.trim_matches('"'))
+        .filter(|address| !address.starts_with("data:"))
+        .collect()
+}
+
+#[test]
+fn the_page_names_each_of_its_files() {
+    let files = std::fs::read_dir("src/web").unwrap().map(|entry| entry.unwrap().file_name());
+    let mut files: BTreeSet<String> = files.map(|name| name.into_string().unwrap()).collect();
+    assert!(files.remove("index.html") && files.remove("build.rs"));
+    let index = include_str!("../../src/web/index.html");
+    assert!(files_named(index).into_iter().eq(&files), "{files:?}");
+}
+
 #[test]
 fn its_files_are_served_plain_compressed_and_not_twice() {
     let server = TestServer::start(&[]);
-    let files = [
-        ("/", "text/html"),
-        ("/style.css", "text/css"),
-        ("/app.js", "text/javascript"),
-        ("/?room=rust", "text/html"),
-    ];
-    for (path, content_type) in files {
+    let index = include_str!("../../src/web/index.html");
+    let mut files = vec!["/".to_owned(), "/?room=rust".to_owned()];
+    files.extend(files_named(index).iter().map(|name| format!("/{name}")));
+    for path in &files {
+        let content_type = match path.rsplit_once('.') {
+            Some((_, "css")) => "text/css",
+            Some((_, "js")) => "text/javascript",
+            _ => "text/html",
+        };
         let (status, head, plain) = get(&server, "GET", path, "");
         assert_eq!(status, 200, "{path}");
         assert!(header(&head, "content-type").starts_with(content_type), "{head}");
@@ -38,10 +64,12 @@ fn its_files_are_served_plain_compressed_and_not_twice() {
         assert!(!head.contains("content-encoding"), "{head}");
         for (name, part) in [
             ("content-security-policy", "default-src 'none'"),
+            ("content-security-policy", "script-src 'self';"),
             ("content-security-policy", "connect-src 'self'"),
             ("content-security-policy", "frame-ancestors 'none'"),
             ("x-content-type-options", "nosniff"),
             ("referrer-policy", "no-referrer"),
+            ("cache-control", "no-cache"),
             ("vary", "accept-encoding"),
         ] {
             assert!(header(&head, name).contains(part), "{name} of {path}: {head}");
@@ -70,7 +98,19 @@ fn its_files_are_served_plain_compressed_and_not_twice() {
     }
 }
 
-/// A window in the chat of `server`.
+#[test]
+fn each_file_is_fetched_once() {
+    let Some(mut browser) = Browser::launch() else { return };
+    let server = TestServer::start(&[]);
+    let mut page = browser.open(&format!("http://{}/", server.address));
+    let fetched = page.eval(
+        "performance.getEntriesByType('resource')
+           .map(({ name }) => name.replace(location.href, '')).sort()",
+    );
+    assert_eq!(fetched, json!(files_named(include_str!("../../src/web/index.html"))));
+}
+
+/// Opens a window and joins room `rust`.
 fn window(browser: &mut Browser, server: &TestServer, name: &str) -> Page {
     let mut page = browser.open(&format!("http://{}/?room=rust", server.address));
     page.join(name);
@@ -90,19 +130,19 @@ fn two_windows_hold_a_conversation_across_a_restart() {
 
     ann.say("Hello Bob, see https://example.org/a?b=c. And (http://example.com/x)");
     bob.wait_text("#log", "Hello Bob");
-    ann.wait("document.querySelectorAll('#pending li').length === 0");
+    ann.wait("document.querySelectorAll('#unconfirmed li').length === 0");
     ann.wait_text("#log", "Hello Bob");
     let links = bob.eval("[...document.querySelectorAll('#log a')].map(a => [a.href, a.rel])");
     let rel = "noopener noreferrer";
     assert_eq!(links, json!([["https://example.org/a?b=c", rel], ["http://example.com/x", rel]]));
 
-    // Shift and Enter make a new line, which is kept.
+    // A message keeps its line breaks.
     bob.eval("document.getElementById('text').focus()");
     bob.type_text("line one\nline two");
     bob.press("Enter");
     ann.wait_text("#log", "line one\nline two");
 
-    // Private: by a click on the member, by command, and an error shown where it belongs.
+    // Private messages: by a click on the member, and by command. An error stands with its message.
     ann.eval(
         "[...document.querySelectorAll('#names button')].find(b => b.innerText === 'Bob').click()",
     );
@@ -113,11 +153,14 @@ fn two_windows_hold_a_conversation_across_a_restart() {
     ann.press("Escape");
     ann.wait("document.getElementById('recipient').hidden");
     ann.say("/msg bob and by command");
-    bob.wait("[...document.querySelectorAll('#log .private')].some(m => m.innerText.includes('and by command'))");
+    bob.wait(
+        "[...document.querySelectorAll('#log .private')] \
+         .some((node) => node.innerText.includes('and by command'))",
+    );
     ann.say("/msg Nobody are you there?");
-    ann.wait_text("#pending .failed", "Nobody here has that name");
-    ann.click("#pending .failed button:last-of-type");
-    ann.wait("document.querySelectorAll('#pending li').length === 0");
+    ann.wait_text("#unconfirmed .failed", "Nobody here has that name");
+    ann.click("#unconfirmed .failed button:last-of-type");
+    ann.wait("document.querySelectorAll('#unconfirmed li').length === 0");
 
     // Tab completes a name.
     ann.eval("document.getElementById('text').focus()");
@@ -126,18 +169,18 @@ fn two_windows_hold_a_conversation_across_a_restart() {
     assert_eq!(ann.eval("document.getElementById('text').value"), "Bob: ");
     ann.eval("document.getElementById('text').value = ''");
 
-    // The server goes and comes back; what is written meanwhile is not lost.
+    // The server stops and starts again. What is written in the meantime is not lost.
     drop(server);
-    ann.wait_text("#line", "The connection is lost");
+    ann.wait_text("#connection", "Connection lost");
     ann.say("written in the dark");
-    ann.wait_text("#pending", "written in the dark");
+    ann.wait_text("#unconfirmed", "written in the dark");
     let server = TestServer::start(&["--listen", &address]);
     for page in [&mut ann, &mut bob] {
-        page.wait("document.getElementById('line').hidden");
-        page.wait_text("#log", "The room has started anew");
+        page.wait("document.getElementById('connection').hidden");
+        page.wait_text("#log", "The room has been restarted");
     }
     bob.wait_text("#log", "written in the dark");
-    ann.wait("document.querySelectorAll('#pending li').length === 0");
+    ann.wait("document.querySelectorAll('#unconfirmed li').length === 0");
     bob.wait_text("#log", "Hello Bob");
     drop(server);
 }
@@ -167,15 +210,15 @@ fn hostile_names_and_messages_stay_text() {
         "[...document.querySelectorAll('#log .message.public .body')].map(b => b.textContent)",
     );
     assert_eq!(bodies, json!(hostile), "each as it was sent");
-    let elements = "[...new Set([...document.querySelectorAll('#log *, #names *')].map(e => e.tagName))].sort().join()";
-    assert_eq!(ann.eval(elements), "A,BDI,BUTTON,DIV,LI,P,TIME", "no element but the page's own");
+    let elements = "[...document.querySelectorAll('#log *, #names *')].map(e => e.tagName)";
+    let elements = ann.eval(&format!("[...new Set({elements})].sort().join()"));
+    assert_eq!(elements, "A,BDI,BUTTON,DIV,LI,P,TIME", "no element but the page's own");
     let links = ann.eval("[...document.querySelectorAll('#log a')].map(a => a.href)");
     assert_eq!(links, json!(["http://a.example/", "https://b.example/"]));
-    assert_eq!(
-        ann.eval("[...document.querySelectorAll('#log a')].map(a => a.getAttributeNames().sort().join()).join(' ')"),
-        "href,rel,target href,rel,target"
-    );
-    // What turns the text around ends with its own message.
+    let attributes = "[...document.querySelectorAll('#log a')] \
+        .map((link) => link.getAttributeNames().sort().join()).join(' ')";
+    assert_eq!(ann.eval(attributes), "href,rel,target href,rel,target");
+    // A change of direction ends with its own message.
     assert_eq!(
         ann.eval("getComputedStyle(document.querySelector('#log .body')).unicodeBidi"),
         "isolate"
@@ -202,9 +245,19 @@ fn a_refused_name_says_why_and_keeps_what_was_typed() {
     page.click("#join button");
     page.wait_text("#names", "ann");
     assert!(page.eval("location.search").as_str().is_some_and(|query| query == "?room=other"));
-    // Remembered: a reload goes straight back in.
+    // After a reload, the user is back in the room at once.
     page.reload();
     page.wait_text("#names", "ann");
+}
+
+#[test]
+fn an_address_that_holds_a_password_lets_in() {
+    let Some(mut browser) = Browser::launch() else { return };
+    let server = TestServer::start(&[]);
+    let mut page = browser.open(&format!("http://me:secret@{}/?room=rust#end", server.address));
+    page.join("Ann");
+    page.wait_text("#names", "Ann");
+    assert_eq!(page.eval("location.pathname + location.search + location.hash"), "/?room=rust");
 }
 
 #[test]
@@ -223,7 +276,7 @@ fn every_width_shows_everything_and_ten_thousand_messages_stay_bounded() {
     ann.wait("document.querySelectorAll('#log li').length <= 500");
     ann.wait("document.querySelectorAll('*').length < 5000");
 
-    // Reading further up is not torn away.
+    // Who reads further up is left in peace.
     ann.eval("document.getElementById('scroll').scrollTop = 1000");
     ann.wait("document.getElementById('scroll').scrollTop < 1100");
     flood.say("news");
@@ -239,14 +292,17 @@ fn every_width_shows_everything_and_ten_thousand_messages_stay_bounded() {
     );
     ann.click("#pill");
     ann.wait("document.getElementById('pill').hidden");
-    ann.wait("(s => s.scrollHeight - s.scrollTop - s.clientHeight < 5)(document.getElementById('scroll'))");
+    ann.eval("window.scrollArea = document.getElementById('scroll')");
+    ann.wait("scrollArea.scrollHeight - scrollArea.scrollTop - scrollArea.clientHeight < 5");
 
     for width in [320, 360, 768, 1280, 2560] {
         ann.resize(width, 640);
         ann.wait(&format!("innerWidth === {width}"));
         let fits = "document.documentElement.scrollWidth <= innerWidth && \
-                    [...document.querySelectorAll('header > *, #composer > *')].filter(e => e.checkVisibility() && !e.classList.contains('unseen')) \
-                    .every(e => { const r = e.getBoundingClientRect(); return r.left >= 0 && r.right <= innerWidth && r.bottom <= innerHeight; })";
+            [...document.querySelectorAll('header > *, #composer > *')] \
+              .filter((node) => node.checkVisibility() && !node.classList.contains('unseen')) \
+              .map((node) => node.getBoundingClientRect()) \
+              .every((r) => r.left >= 0 && r.right <= innerWidth && r.bottom <= innerHeight)";
         assert_eq!(ann.eval(fits), true, "at {width} px");
     }
     ann.resize(320, 300);
@@ -256,7 +312,7 @@ fn every_width_shows_everything_and_ten_thousand_messages_stay_bounded() {
 }
 
 #[test]
-fn joins_and_leaves_in_a_row_fold_into_one_line_and_unread_messages_are_counted() {
+fn joins_and_leaves_in_a_row_share_a_notice_and_unread_messages_are_counted() {
     let Some(mut browser) = Browser::launch() else { return };
     let server = TestServer::start(&[]);
     let mut ann = window(&mut browser, &server, "Ann");
@@ -286,23 +342,34 @@ fn it_speaks_chinese_and_its_colours_have_contrast() {
     page.join("张三");
     page.wait_text("#count", "1 人在线");
 
-    // WCAG AA: 4.5 for text, whatever hue a name has.
+    // WCAG AA asks for 4.5 for text, and a name can have any hue.
     let contrast = r#"(() => {
-        const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+        const canvas = document.createElement('canvas');
+        const context = canvas.getContext('2d', { willReadFrequently: true });
+        const linear = (c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
         const luminance = (colour) => {
-            canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
-            const [r, g, b] = [...canvas.getImageData(0, 0, 1, 1).data].map((c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+            context.fillStyle = colour;
+            context.fillRect(0, 0, 1, 1);
+            const [r, g, b] = [...context.getImageData(0, 0, 1, 1).data].map((c) => linear(c / 255));
             return 0.2126 * r + 0.7152 * g + 0.0722 * b;
         };
-        const ratio = (a, b) => { const [x, y] = [luminance(a), luminance(b)].sort((p, q) => q - p); return (x + 0.05) / (y + 0.05); };
+        const ratio = (a, b) => {
+            const [x, y] = [luminance(a), luminance(b)].sort((p, q) => q - p);
+            return (x + 0.05) / (y + 0.05);
+        };
         const style = getComputedStyle(document.documentElement);
         const get = (name) => style.getPropertyValue('--' + name).trim();
-        const pairs = [['ink', 'page'], ['ink', 'card'], ['quiet', 'page'], ['quiet', 'card'], ['accent', 'page'], ['accent', 'card'],
-            ['on-accent', 'accent'], ['ink', 'private'], ['private-ink', 'private'], ['alarm', 'alarm-page'], ['alarm', 'page']];
+        const pairs = [
+            ['ink', 'page'], ['ink', 'card'], ['quiet', 'page'], ['quiet', 'card'],
+            ['accent', 'page'], ['accent', 'card'], ['on-accent', 'accent'], ['ink', 'private'],
+            ['private-ink', 'private'], ['alarm', 'alarm-page'], ['alarm', 'page'],
+        ];
         const ratios = pairs.map(([a, b]) => [a, b, ratio(get(a), get(b))]);
         for (let hue = 0; hue < 360; hue += 5) {
             const name = `oklch(${get('name-light')} ${get('name-chroma')} ${hue})`;
-            ratios.push(['name ' + hue, 'page', ratio(name, get('page'))], ['name ' + hue, 'card', ratio(name, get('card'))]);
+            for (const back of ['page', 'card']) {
+                ratios.push([`name ${hue}`, back, ratio(name, get(back))]);
+            }
         }
         return ratios.filter(([, , r]) => r < 4.5);
     })()"#;
@@ -312,7 +379,9 @@ fn it_speaks_chinese_and_its_colours_have_contrast() {
         assert_eq!(page.eval(contrast), json!([]), "{scheme}");
     }
     // Every control has a name for a screen reader.
-    let unnamed = "[...document.querySelectorAll('button, input, textarea, summary')].filter(e => !(e.textContent.trim() || e.ariaLabel || e.labels?.length)).map(e => e.outerHTML)";
+    let unnamed = "[...document.querySelectorAll('button, input, textarea, summary')] \
+        .filter((node) => !(node.textContent.trim() || node.ariaLabel || node.labels?.length)) \
+        .map((node) => node.outerHTML)";
     let allowed: Value = page.eval(unnamed);
     let hidden = "<button type=\"button\" id=\"pill\" hidden=\"\"></button>";
     assert!(
@@ -321,7 +390,7 @@ fn it_speaks_chinese_and_its_colours_have_contrast() {
     );
 }
 
-/// A busy room, for people to look at: `PARLOUR_SCREENSHOTS=folder make test`.
+/// Pictures of a busy room, for people to look at: `PARLOUR_SCREENSHOTS=folder make test`.
 #[test]
 fn screenshots() {
     if std::env::var_os("PARLOUR_SCREENSHOTS").is_none() {
@@ -343,7 +412,11 @@ fn screenshots() {
     others[0].say("We begin at ten.");
     others[2].say("大家好！我今天用树莓派连接。");
     others[3].say("Does the hub ever block?\nI mean, on a slow client?");
-    others[1].say("No: try_send, and a full queue ends that client. @Ann can show you, she wrote a very long message about it that needs more than one line on a narrow screen, which is the point of this one.");
+    others[1].say(
+        "No: try_send, and a full queue ends that client. @Ann can show you, she wrote a very long \
+         message about it that needs more than one line on a narrow screen, which is the point of \
+         this one.",
+    );
     others[4].say("صباح الخير");
     ann.wait_text("#log", "صباح الخير");
     ann.say("Right. It never waits for anybody.");
@@ -354,7 +427,7 @@ fn screenshots() {
     others[5 - 1].say("\u{1F44B}");
     ann.wait_text("#log", "\u{1F44B}");
     ann.say("/msg Nobody hello");
-    ann.wait_text("#pending", "Nobody here");
+    ann.wait_text("#unconfirmed", "Nobody here");
     for (scheme, width, height) in
         [("light", 1280, 800), ("dark", 1280, 800), ("light", 360, 740), ("dark", 360, 740)]
     {
@@ -371,4 +444,46 @@ fn screenshots() {
     door.join("ANN");
     door.wait_text("#refusal", "Somebody");
     door.screenshot("door-light-360.png");
+}
+
+/// Takes the picture in README.md, at twice its size. These make it small, and give it an edge:
+/// `convert page.png +dither -colors 64 -strip -quality 90 -bordercolor '#d8dee4' -border 2 FILE`.
+#[test]
+fn picture_for_the_readme() {
+    if std::env::var_os("PARLOUR_SCREENSHOTS").is_none() {
+        return;
+    }
+    let Some(mut browser) = Browser::launch() else { return };
+    let server = TestServer::start(&[]);
+    let mut emma = browser.open(&format!("http://{}/?room=winter-market", server.address));
+    emma.prefer("light", "en-GB");
+    emma.reload();
+    let mut tom = Client::join_room(&server, "Tom", "winter-market");
+    tom.say("Good morning! The tables are here. Where do you want them?");
+    tom.next_of("public");
+    emma.join("Emma");
+    emma.wait_text("#log", "Good morning");
+    emma.say("Along the wall, please. The plan is at https://example.org/market");
+    emma.wait_text("#log", "Along the wall");
+    emma.say("And keep the left door free: the choir comes in there.");
+    emma.wait_text("#log", "the choir");
+    let mut priya = Client::join_room(&server, "Priya", "winter-market");
+    priya.say("12 stalls have arrived, 5 are on their way.");
+    emma.wait_text("#log", "12 stalls");
+    tom.say("@Emma do we have enough extension leads?");
+    emma.wait_text("#log", "extension leads");
+    emma.say("Priya has four in her car. Coffee is ready at the entrance!");
+    emma.wait_text("#log", "Coffee");
+    priya.whisper("Emma", "The mayor comes at eleven. Don’t tell Tom, it is a surprise.");
+    emma.wait_text("#log", "The mayor");
+    let times = json!(["08:52", "08:55", "08:55", "09:03", "09:10", "09:11", "09:12"]);
+    emma.eval(&format!(
+        "const times = {times};
+         document.querySelectorAll('time').forEach((time, at) => {{ time.textContent = times[at]; }});
+         document.getElementById('text').style.caretColor = 'transparent';"
+    ));
+    emma.resize_scaled(900, 576, 2);
+    emma.wait("innerWidth === 900");
+    emma.eval("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))");
+    emma.screenshot("page.png");
 }

@@ -1,4 +1,4 @@
-//! The chat page over lines that break, through reloads and restarts, and in two tabs at once.
+//! The chat page through broken connections, reloads and restarts, and in two tabs at once.
 
 use std::net::SocketAddr;
 
@@ -8,10 +8,10 @@ use crate::support::browser::{Browser, Page};
 use crate::support::proxy::{Fault, Plan, Proxy};
 use crate::support::{Client, TestServer};
 
-/// Long enough for a page whose machine is busy.
+/// Long enough for a page on a busy machine.
 const GRACE: [&str; 2] = ["--leave-grace", "60s"];
 
-/// A window in room `r` of the chat at `address`.
+/// Opens a window of the chat at `address`, and joins room `r`.
 fn window(browser: &mut Browser, address: SocketAddr, name: &str) -> Page {
     let mut page = browser.open(&format!("http://{address}/?room=r"));
     page.join(name);
@@ -19,40 +19,47 @@ fn window(browser: &mut Browser, address: SocketAddr, name: &str) -> Page {
     page
 }
 
-/// The public messages that a page shows.
+/// Lists the public messages that a page shows.
 fn shown(page: &mut Page) -> Value {
-    page.eval("[...document.querySelectorAll('#log .message.public .body')].map(body => body.textContent)")
+    contents(page, "#log .message.public .body")
 }
 
-/// Comings and goings that a page shows, and what else it notes.
+/// Lists the notices and dividers that a page shows.
 fn notices(page: &mut Page) -> Value {
-    page.eval("[...document.querySelectorAll('#log .notice, #log .divider')].map(node => node.textContent)")
+    contents(page, "#log .notice, #log .divider")
+}
+
+fn contents(page: &mut Page, selector: &str) -> Value {
+    page.eval(&format!(
+        "[...document.querySelectorAll('{selector}')].map((node) => node.textContent)"
+    ))
 }
 
 fn wait_shown(page: &mut Page, message: &str) {
     let message = json!(message);
     page.wait(&format!(
-        "[...document.querySelectorAll('#log .message .body')].some(body => body.textContent === {message})"
+        "[...document.querySelectorAll('#log .message .body')] \
+           .some((body) => body.textContent === {message})"
     ));
 }
 
 fn wait_connected(page: &mut Page) {
-    page.wait("line.open && document.getElementById('line').hidden");
+    page.wait("!conversation.awaitsWelcome && document.getElementById('connection').hidden");
 }
 
-/// Cuts the lines, and lets the pages wait for an answer that does not come.
+/// Cuts the connections, and lets the pages wait for a response that does not come.
 fn hold_off(proxy: &Proxy, pages: &mut [&mut Page]) {
     proxy.plan(pages.iter().map(|_| Plan::up(0, Fault::Stall)));
     let before = proxy.faults();
     proxy.cut_all();
     for page in pages {
-        page.wait("!line.open && line.socket !== null");
+        page.wait("conversation.awaitsWelcome && connection.socket !== null");
     }
     assert!(proxy.faults() > before);
 }
 
 #[test]
-fn two_windows_talk_on_while_their_lines_break() {
+fn two_windows_talk_on_while_their_connections_break() {
     let Some(mut browser) = Browser::launch() else { return };
     let server = TestServer::start(&GRACE);
     let proxy = Proxy::start(server.address);
@@ -62,45 +69,49 @@ fn two_windows_talk_on_while_their_lines_break() {
     ann.wait_text("#log", "Bob\u{2069} joined");
     let before = (notices(&mut ann), notices(&mut bob));
     for round in 0..3 {
-        // At once, in the middle of what they say; the next lines break inside the 101 head and inside the welcome.
+        // The connections break while messages are on their way. The next two break as well: one
+        // in the head of the 101 response, one in the welcome.
         ann.say(&format!("Ann {round}"));
         proxy.plan([Plan::down(60, Fault::Reset), Plan::down(200, Fault::Cut)]);
         proxy.cut_all();
         bob.say(&format!("Bob {round}"));
         ann.say(&format!("Ann again {round}"));
         for page in [&mut ann, &mut bob] {
-            // Whoever has to wait asks again at once, and so does a page whose line seems to be back.
+            // A page that waits connects at once if the user asks for it, if the browser is online
+            // again, and if the user returns to the tab.
             match round {
-                0 => page.click("#retry-line"),
+                0 => page.click("#reconnect"),
                 1 => drop(page.eval("dispatchEvent(new Event('online'))")),
                 _ => drop(page.eval("document.dispatchEvent(new Event('visibilitychange'))")),
             }
             wait_connected(page);
-            page.wait("pending.size === 0");
+            page.wait("conversation.unconfirmed.size === 0");
         }
     }
     witness.say("end");
-    let mut said = Vec::new();
-    while said.last().is_none_or(|last| last != "end") {
+    let mut contents = Vec::new();
+    while contents.last().is_none_or(|last| last != "end") {
         let message = witness.next();
         match &message["type"] {
             kind if kind == "public" => {
-                said.push(message["content"].as_str().expect("a content").to_owned())
+                contents.push(message["content"].as_str().expect("a content").to_owned())
             }
-            kind => assert!(kind == "join" && said.is_empty(), "no comings and goings: {message}"),
+            kind => {
+                assert!(kind == "join" && contents.is_empty(), "nobody joins or leaves: {message}")
+            }
         }
     }
-    assert_eq!(said.len(), 3 * 3 + 1, "each once: {said:?}");
+    assert_eq!(contents.len(), 3 * 3 + 1, "each once: {contents:?}");
     for page in [&mut ann, &mut bob] {
         wait_shown(page, "end");
-        assert_eq!(shown(page), json!(said), "what was missed is in its place");
+        assert_eq!(shown(page), json!(contents), "missed messages are in their place");
     }
     assert_eq!((notices(&mut ann), notices(&mut bob)), before);
-    assert_eq!(ann.eval("room.members.size"), 3);
+    assert_eq!(ann.eval("conversation.members.size"), 3);
 }
 
 #[test]
-fn a_restart_is_a_short_wait_and_a_line_across_the_conversation() {
+fn a_restart_is_a_short_wait_and_a_divider_in_the_log() {
     let Some(mut browser) = Browser::launch() else { return };
     let server = TestServer::start(&GRACE);
     let address = server.address;
@@ -108,21 +119,22 @@ fn a_restart_is_a_short_wait_and_a_line_across_the_conversation() {
     ann.say("before");
     wait_shown(&mut ann, "before");
     drop(server);
-    ann.wait_text("#line", "The connection is lost");
-    ann.wait_text("#retry-line", "Try now");
+    ann.wait_text("#connection", "Connection lost");
+    ann.wait_text("#reconnect", "Try now");
     let server = TestServer::start(&["--listen", &address.to_string()]);
     wait_connected(&mut ann);
     ann.say("after");
     wait_shown(&mut ann, "after");
     assert_eq!(shown(&mut ann), json!(["before", "after"]));
-    let order = "[...document.querySelectorAll('#log .message.public, #log .divider')].map(node => node.classList[0])";
+    let order = "[...document.querySelectorAll('#log .message.public, #log .divider')] \
+        .map((node) => node.classList[0])";
     assert_eq!(ann.eval(order), json!(["message", "divider", "message"]));
-    ann.wait_text("#log .divider", "The room has started anew");
+    ann.wait_text("#log .divider", "The room has been restarted");
     drop(server);
 }
 
 #[test]
-fn a_reload_takes_its_place_back_and_loses_no_message() {
+fn a_reload_keeps_the_place_and_loses_no_message() {
     let Some(mut browser) = Browser::launch() else { return };
     let server = TestServer::start(&GRACE);
     let proxy = Proxy::start(server.address);
@@ -135,19 +147,25 @@ fn a_reload_takes_its_place_back_and_loses_no_message() {
     hold_off(&proxy, &mut [&mut ann]);
     ann.say("two");
     ann.say("/msg Wit three");
-    ann.wait("pending.size === 2");
+    ann.wait("conversation.unconfirmed.size === 2");
     ann.reload();
     wait_shown(&mut ann, "two");
     wait_shown(&mut ann, "three");
     assert_eq!(shown(&mut ann), json!(["one", "two"]));
     assert_eq!(
-        ann.eval("[pending.size, document.querySelectorAll('#pending li').length]"),
+        ann.eval(
+            "[conversation.unconfirmed.size, document.querySelectorAll('#unconfirmed li').length]"
+        ),
         json!([0, 0])
     );
-    let heard: Vec<Value> = (0..4).map(|_| witness.next()["content"].clone()).collect();
-    assert_eq!(json!(heard), json!(["Ann joined", "one", "two", "three"]), "no comings and goings");
+    let received: Vec<Value> = (0..4).map(|_| witness.next()["content"].clone()).collect();
+    assert_eq!(
+        json!(received),
+        json!(["Ann joined", "one", "two", "three"]),
+        "nobody joins or leaves"
+    );
 
-    // Who leaves by the door has left.
+    // Who leaves through the menu has left for good.
     ann.click("#leave");
     assert_eq!(witness.next()["content"], "Ann left");
     ann.reload();
@@ -155,7 +173,7 @@ fn a_reload_takes_its_place_back_and_loses_no_message() {
 }
 
 #[test]
-fn what_is_beyond_recovery_is_told() {
+fn what_is_lost_for_good_is_shown() {
     let Some(mut browser) = Browser::launch() else { return };
     let server = TestServer::start(&["--history", "3", "--leave-grace", "1s"]);
     let proxy = Proxy::start(server.address);
@@ -171,14 +189,14 @@ fn what_is_beyond_recovery_is_told() {
     proxy.cut_all();
     wait_shown(&mut ann, "5");
     assert_eq!(shown(&mut ann), json!(["0", "3", "4", "5"]));
-    ann.wait_text("#log .divider", "older than the room’s history");
+    ann.wait_text("#log .divider", "messages are missing here");
     assert_eq!(ann.eval("document.querySelectorAll('#log .divider').length"), 1);
 
-    // Nor is a private message delivered to somebody who does not come back, and its sender is told.
+    // A private message to a member who does not return is taken back, and its sender is notified.
     drop(witness);
     ann.say("/msg Wit are you there?");
     wait_shown(&mut ann, "are you there?");
-    ann.wait_text("#pending .failed .status", "Wit has left before this could be delivered");
+    ann.wait_text("#unconfirmed .failed .status", "Wit left before this could be delivered");
     ann.wait("document.querySelectorAll('#log .private').length === 0");
 }
 
@@ -190,44 +208,45 @@ fn two_tabs_of_one_session_do_not_fight() {
     let mut first = window(&mut browser, server.address, "Ann");
     let mut second = browser.duplicate(&mut first);
     wait_connected(&mut second);
-    first.wait_text("#line", "goes on in another tab");
-    // Nothing but a click takes it back.
+    first.wait_text("#connection", "open in another tab");
+    // Only a click takes the session back.
     first.eval(
-        "dispatchEvent(new Event('online')); document.dispatchEvent(new Event('visibilitychange')); line.attempts",
+        "dispatchEvent(new Event('online')); \
+         document.dispatchEvent(new Event('visibilitychange')); reconnection.attempts",
     );
     first.say("waits");
     witness.say("one");
     wait_shown(&mut second, "one");
-    assert_eq!(first.eval("[line.socket, pending.size]"), json!([null, 1]));
+    assert_eq!(first.eval("[connection.socket, conversation.unconfirmed.size]"), json!([null, 1]));
     assert_eq!(shown(&mut first), json!([]));
 
-    first.click("#retry-line");
+    first.click("#reconnect");
     wait_connected(&mut first);
-    second.wait_text("#line", "goes on in another tab");
+    second.wait_text("#connection", "open in another tab");
     wait_shown(&mut first, "waits");
     assert_eq!(shown(&mut first), json!(["one", "waits"]));
-    let heard: Vec<Value> = (0..3).map(|_| witness.next()["content"].clone()).collect();
-    assert_eq!(json!(heard), json!(["Ann joined", "one", "waits"]), "the room has not noticed");
-    assert_eq!(second.eval("line.socket"), Value::Null);
+    let received: Vec<Value> = (0..3).map(|_| witness.next()["content"].clone()).collect();
+    assert_eq!(json!(received), json!(["Ann joined", "one", "waits"]), "the room does not notice");
+    assert_eq!(second.eval("connection.socket"), Value::Null);
 }
 
 #[test]
-fn a_name_taken_by_oneself_is_waited_for() {
+fn a_name_held_by_a_lost_attempt_is_waited_for() {
     let Some(mut browser) = Browser::launch() else { return };
     let server = TestServer::start(&["--leave-grace", "1s"]);
     let proxy = Proxy::start(server.address);
     let mut witness = Client::join_room(&server, "Wit", "r");
     let mut ann = browser.open(&format!("http://{}/?room=r", proxy.address));
-    // The server's welcome gets lost, and with it the session.
+    // The welcome is lost, and the session with it.
     proxy.plan([Plan::down(200, Fault::Reset)]);
     ann.join("Ann");
     wait_connected(&mut ann);
     assert_eq!(ann.eval("document.getElementById('door').hidden"), true);
-    let heard: Vec<Value> = (0..3).map(|_| witness.next()["content"].clone()).collect();
-    assert_eq!(json!(heard), json!(["Ann joined", "Ann left", "Ann joined"]));
+    let received: Vec<Value> = (0..3).map(|_| witness.next()["content"].clone()).collect();
+    assert_eq!(json!(received), json!(["Ann joined", "Ann left", "Ann joined"]));
 }
 
-/// The new states, for people to look at: `PARLOUR_SCREENSHOTS=folder make test`.
+/// Pictures of each state, for people to look at: `PARLOUR_SCREENSHOTS=folder make test`.
 #[test]
 fn screenshots() {
     if std::env::var_os("PARLOUR_SCREENSHOTS").is_none() {
@@ -241,18 +260,18 @@ fn screenshots() {
     witness.say("Good morning! We begin at ten.");
     wait_shown(&mut ann, "Good morning! We begin at ten.");
     hold_off(&proxy, &mut [&mut ann]);
-    for word in ["First things first.", "The hub owns all state.", "And it never waits."] {
-        witness.say(word);
+    for content in ["First things first.", "The hub owns all state.", "And it never waits."] {
+        witness.say(content);
     }
     witness.next_where(|message| message["content"] == "And it never waits.");
     proxy.cut_all();
     wait_shown(&mut ann, "And it never waits.");
     drop(witness);
     ann.say("/msg Grace are you there?");
-    ann.wait_text("#pending .failed .status", "Grace has left");
+    ann.wait_text("#unconfirmed .failed .status", "Grace left");
     let mut other = browser.duplicate(&mut ann);
     wait_connected(&mut other);
-    ann.wait_text("#line", "goes on");
+    ann.wait_text("#connection", "open in another tab");
     ann.say("This waits until the conversation goes on here.");
     for (scheme, width, height) in [("light", 1280, 800), ("dark", 360, 640), ("light", 360, 640)] {
         ann.prefer(scheme, "en-US");
@@ -261,7 +280,7 @@ fn screenshots() {
         ann.screenshot(&format!("returning-{scheme}-{width}.png"));
     }
     drop(server);
-    other.wait_text("#line", "The connection is lost");
+    other.wait_text("#connection", "Connection lost");
     other.resize(360, 640);
     other.screenshot("lost-360.png");
 }
