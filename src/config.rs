@@ -30,7 +30,8 @@ pub struct Config {
         default_value = "127.0.0.1:8080"
     )]
     #[arg(
-        help = "Address and port to listen on; [::]:8080 accepts IPv6 and IPv4, port 0 is any free one"
+        help = "Address and port to listen on; [::]:8080 accepts IPv6 and IPv4, port 0 is any free \
+                one"
     )]
     pub listen: String,
 

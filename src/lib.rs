@@ -11,10 +11,10 @@
 //!                  └───────────────────── pongs ──────────────────▲
 //! ```
 //!
-//! Each chat client has two threads, `read_pump` and `write_pump`. One hub thread owns all rooms and
-//! members. A few threads serve everyone: the accept loop; the reaper, which joins threads that have
-//! ended; one for scrapers with `--metrics-listen`; under systemd one for its watchdog; and in the
-//! program one that waits for signals and one that writes the log.
+//! Each chat client has two threads, `read_pump` and `write_pump`. One hub thread owns all rooms
+//! and members. A few threads serve everyone: the accept loop; the reaper, which joins threads that
+//! have ended; one for scrapers with `--metrics-listen`; under systemd one for its watchdog; and in
+//! the program one that waits for signals and one that writes the log.
 //!
 //! # The folders, by a connection's way
 //!
@@ -27,8 +27,8 @@
 //! | [`protocol`] | the words of both sides | |
 //! | [`terminal`] | `parlour chat` and `parlour healthcheck` | [`cli`] |
 //!
-//! All may import [`protocol`] and [`config`], which import nothing. No import runs upwards, and no two
-//! files import each other; a test holds this.
+//! All may import [`protocol`] and [`config`], which import nothing. No import runs upwards, and no
+//! two files import each other; a test holds this.
 //!
 //! # Where to begin reading
 //!
@@ -41,8 +41,8 @@
 //! - Only the hub knows who is in which room. No lock guards chat state, because it is not shared.
 //! - The hub never waits for a client: a full queue ends that client's connection with a reason.
 //! - A client is removed in one place, and one thread at a time writes to its socket.
-//! - Channels form no circle: readers → hub → writers. So nothing waits in a circle, and a stop flows
-//!   with the data.
+//! - Channels form no circle: readers → hub → writers. So nothing waits in a circle, and a stop
+//!   flows with the data.
 //! - There is no async runtime, no event loop, no thread pool.
 
 pub mod server;

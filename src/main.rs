@@ -119,11 +119,11 @@ fn one_line(message: &str, help: &str) -> String {
 /// Starts the thread that waits for signals. The first one stops the server, the second ends the
 /// process at once.
 ///
-/// SIGHUP means that the terminal has gone in which the server was started, and stops it as well. It
-/// may come twice, from the kernel and from the shell, so it never counts as the second. Without a
-/// terminal, as a service, it asks other servers to reload their configuration or reopen their log.
-/// There is neither here, so nothing happens. If it was ignored from the start, as under nohup, it
-/// stays ignored.
+/// SIGHUP means that the terminal has gone in which the server was started, and stops it as well.
+/// It may come twice, from the kernel and from the shell, so it never counts as the second. Without
+/// a terminal, as a service, it asks other servers to reload their configuration or reopen their
+/// log. There is neither here, so nothing happens. If it was ignored from the start, as under
+/// nohup, it stays ignored.
 fn stop_on_signals(server: StopHandle) -> std::io::Result<()> {
     let mut caught = vec![SIGINT, SIGTERM];
     if !ignored(SIGHUP) {

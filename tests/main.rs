@@ -64,4 +64,5 @@ mod debian {
     mod package;
 }
 mod fuzz_corpus;
+mod house;
 mod program;

@@ -1,7 +1,8 @@
 //! The book: chapters in Markdown, to be read in the repository as well as here.
 //!
-//! The chapters link to each other's files, which this documentation does not have. Markdown takes the first definition
-//! of a link. So the definitions in front of a chapter here replace those at its end.
+//! The chapters link to each other's files, which this documentation does not have. Markdown takes
+//! the first definition of a link. So the definitions in front of a chapter here replace those at
+//! its end.
 
 /// For people who chat: the page, and `parlour chat` for terminals and scripts.
 ///

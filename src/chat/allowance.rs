@@ -17,16 +17,16 @@ pub struct Allowance {
 }
 
 impl Allowance {
-    /// Starts an allowance of `per_second` units, of which `burst` (at least 1) may be taken at once
-    /// from the start. `None` without a limit, for `per_second` 0.
+    /// Starts an allowance of `per_second` units, of which `burst` (at least 1) may be taken at
+    /// once from the start. `None` without a limit, for `per_second` 0.
     pub fn full(per_second: u32, burst: u32, now: Instant) -> Option<Allowance> {
         let interval = Duration::from_secs(1).checked_div(per_second)?;
         let slack = interval * (burst.max(1) - 1);
         Some(Allowance { interval, slack, paid_until: now })
     }
 
-    /// Starts an allowance like [`full`](Allowance::full), but with nothing saved: one unit at once,
-    /// then at the rate, until a pause has filled it.
+    /// Starts an allowance like [`full`](Allowance::full), but with nothing saved: one unit at
+    /// once, then at the rate, until a pause has filled it.
     pub fn fresh(per_second: u32, burst: u32, now: Instant) -> Option<Allowance> {
         let mut allowance = Allowance::full(per_second, burst, now)?;
         allowance.paid_until += allowance.slack;

@@ -14,8 +14,8 @@ use super::inbox::BACKLOG_BYTES_MAX;
 use crate::config::Config;
 use crate::system::metrics::METRICS;
 
-/// Longest time between two looks whether the server stops or the connection is over, while messages
-/// wait.
+/// Longest time between two looks whether the server stops or the connection is over, while
+/// messages wait.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The messages of one client that wait until they may be handed over.

@@ -173,8 +173,8 @@ pub enum Incoming<T> {
 /// Reads messages, and hands them to `handle` at the allowed pace, until that, the client or the
 /// socket ends it. Returns why it ended.
 ///
-/// What was received before the end is handed over after it, still at the allowed pace. If that takes
-/// time, the close is sent first.
+/// What was received before the end is handed over after it, still at the allowed pace. If that
+/// takes time, the close is sent first.
 ///
 /// Not inlined, so that its stack and that of making the queue don't add up. A page of the stack,
 /// once touched, stays with the client.

@@ -20,8 +20,8 @@ use crate::protocol::session::Session;
 
 /// Events that the inbox holds before readers wait, and with them, by TCP, their clients.
 pub const INBOX_EVENTS: usize = 1024;
-/// Bytes that may wait of what a client sent: in its backlog, and in the hub while the client waits to
-/// come back. The last message may exceed it.
+/// Bytes that may wait of what a client sent: in its backlog, and in the hub while the client waits
+/// to come back. The last message may exceed it.
 pub const BACKLOG_BYTES_MAX: usize = 64 * 1024;
 /// How long the hub has to reply to a health check.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);

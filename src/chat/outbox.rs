@@ -24,8 +24,8 @@ use crate::protocol::message::{ServerMessage, frame_bytes_max, now};
 pub const ENTRY_BYTES_MAX: usize = 16 * 1024;
 /// Longest messages for which a queue has space, whatever `--queue-bytes` is.
 const QUEUE_MESSAGES_MIN: u64 = 8;
-/// Control frames from the reader that wait for the writer. More of them push out the oldest: only the
-/// newest ping needs an answer (RFC 6455, 5.5.3).
+/// Control frames from the reader that wait for the writer. More of them push out the oldest: only
+/// the newest ping needs an answer (RFC 6455, 5.5.3).
 const REPLIES_MAX: usize = 16;
 /// Entries with which a newcomer is greeted: the welcome and the history.
 const GREETING_ENTRIES: usize = 2;

@@ -17,8 +17,8 @@ use super::outbox::ReaderEnd;
 use crate::config::Config;
 use crate::system::metrics::METRICS;
 
-/// Frames without a message that together cost as much as a message: pings, and fragments. Libraries
-/// that fragment at all make larger pieces.
+/// Frames without a message that together cost as much as a message: pings, and fragments.
+/// Libraries that fragment at all make larger pieces.
 pub const FRAMES_PER_MESSAGE: usize = 1024;
 /// Longest header of a frame from a client (RFC 6455, 5.2).
 const HEADER_BYTES_MAX: usize = 14;

@@ -40,8 +40,8 @@ impl Returning {
         self.slowed.contains(&id)
     }
 
-    /// Lets `newcomer` wait until the backlog of its older connection is handed over. Another one that
-    /// waited there is closed.
+    /// Lets `newcomer` wait until the backlog of its older connection is handed over. Another one
+    /// that waited there is closed.
     pub fn wait(&mut self, newcomer: Newcomer, older: ClientId) {
         self.behind.insert(newcomer.id, older);
         let waiting = Waiting { newcomer, events: Vec::new(), bytes: 0 };
@@ -78,8 +78,8 @@ impl Returning {
         None
     }
 
-    /// Notes that client `id` has no backlog any more. Returns the client that waited behind it, and
-    /// what it has sent.
+    /// Notes that client `id` has no backlog any more. Returns the client that waited behind it,
+    /// and what it has sent.
     pub fn caught_up(&mut self, id: ClientId) -> Option<(Newcomer, Vec<Event>)> {
         if !self.slowed.remove(&id) {
             return None;

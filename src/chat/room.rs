@@ -50,11 +50,11 @@ struct KeptMessage {
     /// The newest public `seq` when it was sent: its place among those.
     after: u64,
     /// Whom to notify if it can't be delivered; `None` if it is itself such a notice.
-    sender: Option<Sender>,
+    sender: Option<SentBy>,
 }
 
 /// The sender of a kept message.
-struct Sender {
+struct SentBy {
     identity: Arc<Identity>,
     /// How the room knows the message, if it has a `ref`.
     reference: Option<(Reference, Number)>,
@@ -269,7 +269,7 @@ impl Room {
         debug_assert_eq!(known, Some(number), "the hub knows who is absent");
         let Some(AbsentMember { identity, kept, .. }) = self.absent.remove(key) else { return };
         self.announce_leave(&identity.name, now);
-        for Sender { identity, reference } in kept.into_iter().filter_map(|kept| kept.sender) {
+        for SentBy { identity, reference } in kept.into_iter().filter_map(|kept| kept.sender) {
             // If it is sent again, it is a new message.
             if let Some((reference, number)) = &reference {
                 self.history.forget(reference, *number);
@@ -396,7 +396,7 @@ impl Room {
         let Some(absent) = self.absent.get_mut(key) else { return false };
         let number = self.history.next_private();
         let reference = reference.map(|reference| (reference.clone(), number));
-        let sender = Some(Sender { identity: sender.clone(), reference });
+        let sender = Some(SentBy { identity: sender.clone(), reference });
         absent.keep(KeptMessage { frame: frame.to_vec(), after: self.history.seq(), sender })
     }
 

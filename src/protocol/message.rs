@@ -57,8 +57,8 @@ pub struct ErrorReply {
 }
 
 impl ErrorReply {
-    /// Builds the notice for a client that sends faster than `per_second` messages a second. It gets
-    /// this once on each connection.
+    /// Builds the notice for a client that sends faster than `per_second` messages a second. It
+    /// gets this once on each connection.
     pub fn slowed_down(per_second: u32) -> ErrorReply {
         let content = format!(
             "you send more than {per_second} messages a second: they are delivered at that pace, \

@@ -8,10 +8,10 @@
 //!
 //! - Every thread that serves a connection is joined, by a panic too.
 //! - A place is given back only after its connection's threads have ended and its socket is closed.
-//! - A stop flows with the data: no more connections, then readers hand over their backlogs, then the
-//!   hub drops the outboxes, writers
-//!   write what is left and close, readers see the end, the reaper joins them, and the hub's inbox
-//!   has no sender left. Nothing waits in a circle, and a deadline is over all of it.
+//! - A stop flows with the data: no more connections, then readers hand over their backlogs, then
+//!   the hub drops the outboxes, writers write what is left and close, readers see the end, the
+//!   reaper joins them, and the hub's inbox has no sender left. Nothing waits in a circle, and a
+//!   deadline is over all of it.
 //! - A server whose hub has died stops: one that accepts and never replies is worse than none.
 
 pub mod listener;
