@@ -11,6 +11,7 @@ use tungstenite::Utf8Bytes;
 use crate::cli::{FAILURE, PROGRAM, SIGNAL_BASE};
 use crate::protocol::address::Address;
 use crate::protocol::close::CloseReason;
+use crate::protocol::message::ErrorCode;
 use crate::terminal::backoff::Backoff;
 use crate::terminal::connection::{ConnectionEvent, WriteHalf, connect};
 use crate::terminal::console::Console;
@@ -27,11 +28,9 @@ use crate::terminal::typed_line::{HELP, TypedLine};
 const GHOST_TIMEOUT: Duration = Duration::from_secs(15);
 /// Unconfirmed messages at which a pipe has to wait, so that few are in doubt if the chat fails.
 const UNCONFIRMED_MAX: usize = 32;
-/// At the end of a pipe, time to wait for each confirmation.
+/// While leaving, time to wait for each confirmation.
 const CONFIRMATION_TIMEOUT: Duration = Duration::from_secs(60);
-/// After the close frame, time to wait for each confirmation that is still due.
-const LAST_CONFIRMATION_TIMEOUT: Duration = Duration::from_secs(10);
-/// After the close frame, time to wait for the server's if no confirmation is due.
+/// After the close frame, time to wait for the server's.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// One run of `parlour chat`.
@@ -193,10 +192,16 @@ impl App {
         }
         match Received::parse(text) {
             // The server explains a refusal before it closes the connection.
-            Some(Received::Error { content, reference: None })
+            Some(Received::Error { content, reference: None, .. })
                 if self.conversation.awaits_welcome() =>
             {
                 self.refusal = Some(content);
+                Ok(None)
+            }
+            // A pipe waits for its confirmations in any case.
+            Some(Received::Error { code, .. })
+                if code == ErrorCode::SlowedDown.name() && !self.console.interactive =>
+            {
                 Ok(None)
             }
             Some(message) => {
@@ -291,7 +296,8 @@ impl App {
         self.write_half = None;
         self.events = never();
         self.conversation.disconnect();
-        if self.close_sent {
+        let is_done = self.status.is_some() && self.conversation.unconfirmed() == 0;
+        if self.close_sent || (is_done && self.conversation.has_joined()) {
             return self.end();
         }
         if !self.conversation.has_joined() {
@@ -317,7 +323,7 @@ impl App {
             Input::End if self.console.interactive => self.leave(0),
             Input::End => {
                 self.status = Some(0);
-                self.deadline = after(CONFIRMATION_TIMEOUT);
+                self.deadline = after(self.patience());
                 self.leave_if_confirmed()
             }
             Input::Failed(problem) => Err(problem),
@@ -372,24 +378,21 @@ impl App {
 
     // -------------------------------------------------------------------------------- the end
 
-    /// Sends the close frame, and ends with `status` when the server has replied. It replies after
-    /// it has read everything before, which may take a while. Ends at once when called again.
+    /// Leaves with `status`, once the server has confirmed everything sent. Ends at once when called
+    /// again.
     fn leave(&mut self, status: u8) -> Step {
-        self.status = Some(status);
-        if self.close_sent {
+        if self.status.replace(status).is_some() {
             return self.end();
         }
         let unconfirmed = self.conversation.unconfirmed();
-        let all_sent = unconfirmed == 0 || self.conversation.is_up_to_date();
-        let Some(write_half) = self.write_half.as_ref().filter(|_| all_sent) else {
-            return self.end_unsent(status);
-        };
-        self.close_sent = true;
-        self.deadline = after(self.patience());
-        if write_half.send_close().is_err() {
-            return self.end();
+        if unconfirmed == 0 {
+            return self.close();
         }
-        if unconfirmed > 0 && self.console.interactive {
+        if self.write_half.is_none() || !self.conversation.is_up_to_date() {
+            return self.end_unsent(status);
+        }
+        self.deadline = after(self.patience());
+        if self.console.interactive {
             self.note(&format!(
                 "{unconfirmed} of your messages are on their way; Ctrl-C leaves at once"
             ))?;
@@ -397,26 +400,32 @@ impl App {
         Ok(None)
     }
 
-    /// At the end of a pipe, leaves once all messages are confirmed.
+    /// While leaving, closes the connection once all messages are confirmed.
     fn leave_if_confirmed(&mut self) -> Step {
         if !self.conversation.is_up_to_date() || self.conversation.unconfirmed() > 0 {
             return Ok(None);
         }
-        self.leave(if self.failures == 0 { 0 } else { FAILURE })
+        self.close()
+    }
+
+    /// Sends the close frame. The end comes when the server has replied.
+    fn close(&mut self) -> Step {
+        let Some(write_half) = &self.write_half else { return self.end() };
+        self.close_sent = true;
+        self.deadline = after(self.patience());
+        if write_half.send_close().is_err() { self.end() } else { Ok(None) }
     }
 
     /// How long to wait, while leaving.
     fn patience(&self) -> Duration {
-        match (self.close_sent, self.conversation.unconfirmed()) {
-            (false, _) => CONFIRMATION_TIMEOUT,
-            (true, 0) => CLOSE_TIMEOUT,
-            (true, _) => LAST_CONFIRMATION_TIMEOUT,
-        }
+        if self.close_sent { CLOSE_TIMEOUT } else { CONFIRMATION_TIMEOUT }
     }
 
-    /// Ends after the close frame.
+    /// Ends at once.
     fn end(&self) -> Step {
         match self.conversation.unconfirmed() {
+            // A pipe fails if one of its messages did.
+            0 if self.failures > 0 && !self.console.interactive => Ok(Some(FAILURE)),
             0 => Ok(self.status),
             unconfirmed => Err(format!(
                 "{unconfirmed} of your messages may not have arrived: \

@@ -155,7 +155,7 @@ impl Conversation {
                 effects.members_changed = true;
                 effects.to_show.push(Entry::Left { user, ts });
             }
-            Received::Error { content, reference } => {
+            Received::Error { content, reference, .. } => {
                 effects.to_show.push(self.fail(reference.as_deref(), content));
             }
             Received::Unknown => {}

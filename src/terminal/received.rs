@@ -39,6 +39,7 @@ pub enum Received {
     Leave { user: String, ts: Timestamp },
     /// The server could not do something, such as deliver the message with this reference.
     Error {
+        code: String,
         content: String,
         #[serde(rename = "ref")]
         reference: Option<String>,

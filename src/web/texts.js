@@ -51,6 +51,7 @@ export const TEXTS = {
     notDelivered: (name) => `${name} left before this could be delivered.`,
     errors: {
       no_such_user: 'Nobody here has that name.',
+      slowed_down: 'You write faster than this room allows. Your messages arrive one after the other.',
       empty_content: 'The message is empty.',
       too_big: 'The message is too long.',
       bad_json: 'The server could not read this message.',
@@ -116,6 +117,7 @@ export const TEXTS = {
     notDelivered: (name) => `${name} 已离开，这条消息未能送达。`,
     errors: {
       no_such_user: '房间里没有人用这个昵称。',
+      slowed_down: '你发得太快了。消息会按顺序陆续送达。',
       empty_content: '消息为空。',
       too_big: '消息过长。',
       bad_json: '服务器无法识别这条消息。',
