@@ -378,8 +378,8 @@ impl App {
 
     // -------------------------------------------------------------------------------- the end
 
-    /// Leaves with `status`, once the server has confirmed everything sent. Ends at once when called
-    /// again.
+    /// Leaves with `status`, once the server has confirmed everything sent. Ends at once when
+    /// called again.
     fn leave(&mut self, status: u8) -> Step {
         if self.status.replace(status).is_some() {
             return self.end();
