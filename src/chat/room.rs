@@ -363,22 +363,19 @@ impl Room {
         if arrived {
             return self.members.send_to(id, &frame);
         }
-        let delivered = match recipient {
-            Some(recipient) if recipient == id => true,
-            Some(recipient) => {
-                self.members.send_to(recipient, &frame);
-                true
+        match recipient {
+            Some(recipient) if recipient != id => self.members.send_to(recipient, &frame),
+            Some(_) => {}
+            None if self.keep(&key, &sender, reference.as_ref(), &frame) => {}
+            None => {
+                let problem = "its connection is lost, and no more messages can wait for it";
+                return self.no_such_user(id, problem, shown(reference.as_ref()), now);
             }
-            None => self.keep(&key, &sender, reference.as_ref(), &frame),
-        };
-        if !delivered {
-            let problem = "its connection is lost, and no more messages can wait for it";
-            return self.no_such_user(id, problem, shown(reference.as_ref()), now);
         }
         self.members.send_to(id, &frame);
         METRICS.private_messages.inc();
-        let other = recipient.is_some_and(|recipient| recipient != id);
-        METRICS.deliveries.inc_by(if other { 2 } else { 1 });
+        let copies = if recipient.is_some_and(|recipient| recipient != id) { 2 } else { 1 };
+        METRICS.deliveries.inc_by(copies);
         if let Some(reference) = reference {
             self.history.add_private(sender, &key, content, reference, history_max);
         }

@@ -35,7 +35,7 @@ use crate::chat::hub::Hub;
 use crate::chat::inbox::{self, INBOX_EVENTS};
 use crate::chat::write_half::SweepQueue;
 use crate::config::Config;
-use crate::http::admission::{Admission, NoPlace};
+use crate::http::admission::{Admission, NoPlace, Place};
 use crate::http::response::{turn_away, unavailable};
 use crate::http::{proxy, routes, scrape};
 use crate::protocol::address::reachable;
@@ -255,25 +255,13 @@ fn admit(
     }
     let connection = Arc::new(Connection::new(id, peer, stream));
     place.offer(&connection);
-    let thread = {
-        let (connection, place, shared) = (connection.clone(), place.clone(), shared.clone());
-        let reaper = reaper.clone();
-        let body = move || {
-            let _ended = EndedOnDrop { id, reaper };
-            routes::serve(&connection, &place, &shared);
-        };
-        thread::Builder::new()
-            .name(format!("reader {id}"))
-            .stack_size(READER_STACK_BYTES)
-            .spawn(body)
-    };
-    match thread {
+    match start_reader(&connection, &place, shared, reaper) {
         Ok(reader) => {
             let _ = reaper.send(Event::Started(Served { connection, place, reader }));
         }
         Err(error) => {
-            // Refused at once, not delayed like a failed `accept`: a newcomer that waited here
-            // would hold up all others.
+            // Refused at once, not delayed like a failed `accept`: a newcomer that waited here would
+            // hold up all others.
             logging::warn_of_failure("no thread for a connection", &error);
             turn_away(&connection.stream, NoPlace::Full.response());
             if let Some(connection) = Arc::into_inner(connection) {
@@ -281,6 +269,22 @@ fn admit(
             }
         }
     }
+}
+
+fn start_reader(
+    connection: &Arc<Connection>,
+    place: &Arc<Place>,
+    shared: &Arc<Shared>,
+    reaper: &Sender<Event>,
+) -> io::Result<JoinHandle<()>> {
+    let id = connection.id;
+    let (connection, place, shared) = (connection.clone(), place.clone(), shared.clone());
+    let reaper = reaper.clone();
+    let body = move || {
+        let _ended = EndedOnDrop { id, reaper };
+        routes::serve(&connection, &place, &shared);
+    };
+    thread::Builder::new().name(format!("reader {id}")).stack_size(READER_STACK_BYTES).spawn(body)
 }
 
 /// Turns away a connection for which there is no place.

@@ -51,7 +51,7 @@ export const TEXTS = {
     notDelivered: (name) => `${name} left before this could be delivered.`,
     errors: {
       no_such_user: 'Nobody here has that name.',
-      slowed_down: 'You write faster than this room allows. Your messages arrive one after the other.',
+      slowed_down: 'You write faster than this room allows. Your messages will arrive one by one.',
       empty_content: 'The message is empty.',
       too_big: 'The message is too long.',
       bad_json: 'The server could not read this message.',
