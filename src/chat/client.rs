@@ -81,36 +81,20 @@ pub struct Upgrade {
 /// # Errors
 /// If the system has no thread for the writer. Then nothing was sent.
 pub fn serve_ws(connection: &Arc<Connection>, upgrade: Upgrade, shared: &Shared) -> io::Result<()> {
-    let Shared { config, inbox, sweeps, backlogs, .. } = shared;
+    let Shared { config, sweeps, backlogs, .. } = shared;
     let Upgrade { response, leftover, join } = upgrade;
     with_writer(connection, response, config, sweeps, |outbox, replies| match join {
         Ok(request) => {
-            let id = connection.id;
-            let mut client = Client::register(connection, request, outbox, inbox);
-            let mut notified = false;
-            client.reason = read_pump(
-                connection,
-                leftover,
-                replies,
-                Backlog::new(config, backlogs),
-                config,
-                |message| event(id, message, config),
-                |incoming| {
-                    match incoming {
-                        Incoming::Message(event) => client.send(event),
-                        Incoming::Slowed => {
-                            client.send(Event::Slowed { id });
-                            if !std::mem::replace(&mut notified, true) {
-                                let reply = ErrorReply::slowed_down(config.message_rate);
-                                client.send(Event::Invalid { id, reply });
-                            }
-                        }
-                        Incoming::CaughtUp => client.send(Event::CaughtUp { id }),
-                    }
-                    Ok(())
-                },
-            );
-            client.reason
+            let mut client = Client::register(connection, request, outbox, shared);
+            let backlog = Backlog::new(config, backlogs);
+            let parse = |message| event(connection.id, message, config);
+            let handle = |incoming| {
+                client.handle(incoming);
+                Ok(())
+            };
+            let reason = read_pump(connection, leftover, replies, config, backlog, parse, handle);
+            client.reason = reason;
+            reason
         }
         Err(reason) => {
             outbox.refuse(reason);
@@ -183,8 +167,8 @@ pub fn read_pump<T>(
     connection: &Connection,
     leftover: Vec<u8>,
     replies: &ReaderEnd,
-    mut backlog: Backlog<T>,
     config: &Config,
+    mut backlog: Backlog<T>,
     parse: impl Fn(Message) -> Result<T, CloseReason>,
     mut handle: impl FnMut(Incoming<T>) -> Result<(), CloseReason>,
 ) -> CloseReason {
@@ -420,6 +404,9 @@ fn read_to_end(mut stream: &TcpStream) {
 struct Client {
     id: ClientId,
     inbox: Sender<Timed>,
+    message_rate: u32,
+    /// It knows that it sends too fast.
+    is_notified: bool,
     /// Why the client leaves. Until that is known, a drop can only be a panic.
     reason: CloseReason,
 }
@@ -433,13 +420,35 @@ impl Client {
         connection: &Connection,
         request: Box<JoinRequest>,
         outbox: Outbox,
-        inbox: &Sender<Timed>,
+        shared: &Shared,
     ) -> Client {
         let (id, JoinRequest { name, room, .. }) = (connection.id, &*request);
         info!("client {id} from {} asks to join {room} as {name}", connection.address());
-        let client = Client { id, inbox: inbox.clone(), reason: CloseReason::InternalError };
+        let client = Client {
+            id,
+            inbox: shared.inbox.clone(),
+            message_rate: shared.config.message_rate,
+            is_notified: false,
+            reason: CloseReason::InternalError,
+        };
         client.send(Event::Register(Newcomer { id, outbox, request }));
         client
+    }
+
+    /// Sends to the hub what `read_pump` hands on.
+    fn handle(&mut self, incoming: Incoming<Event>) {
+        let id = self.id;
+        match incoming {
+            Incoming::Message(event) => self.send(event),
+            Incoming::Slowed => {
+                self.send(Event::Slowed { id });
+                if !std::mem::replace(&mut self.is_notified, true) {
+                    let reply = ErrorReply::slowed_down(self.message_rate);
+                    self.send(Event::Invalid { id, reply });
+                }
+            }
+            Incoming::CaughtUp => self.send(Event::CaughtUp { id }),
+        }
     }
 
     /// Sends an event to the hub. Waits while the inbox is full, and so does the client, by TCP.

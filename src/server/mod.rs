@@ -260,8 +260,8 @@ fn admit(
             let _ = reaper.send(Event::Started(Served { connection, place, reader }));
         }
         Err(error) => {
-            // Refused at once, not delayed like a failed `accept`: a newcomer that waited here would
-            // hold up all others.
+            // Refused at once, not delayed like a failed `accept`: a newcomer that waited here
+            // would hold up all others.
             logging::warn_of_failure("no thread for a connection", &error);
             turn_away(&connection.stream, NoPlace::Full.response());
             if let Some(connection) = Arc::into_inner(connection) {

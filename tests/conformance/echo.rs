@@ -43,8 +43,8 @@ pub fn serve(
             connection,
             leftover,
             replies,
-            Backlog::new(config, &Backlogs::default()),
             config,
+            Backlog::new(config, &Backlogs::default()),
             Ok,
             |incoming| match incoming {
                 Incoming::Message(message) => send_back(&mut outbox, message),
