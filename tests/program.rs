@@ -244,14 +244,7 @@ fn a_second_signal_ends_the_server_at_once_with_an_error_status() {
     // A client that does not read keeps the first stop waiting.
     let mut talker = RawClient::connect_to(program.address, "name=talker");
     let _slow = RawClient::connect_to(program.address, "name=slow");
-    let message = public(&"x".repeat(4000));
-    loop {
-        talker.send(&message);
-        let (_, received) = talker.frame().expect("the connection is open");
-        if received.starts_with(br#"{"type":"leave""#) {
-            break;
-        }
-    }
+    talker.talk_until_leave();
     program.signal("TERM");
     eventually("the listener's end", || TcpStream::connect(program.address).is_err().then_some(()));
     program.signal("TERM");

@@ -219,17 +219,22 @@ fn converse(server: &TestServer, seed: u64) -> (usize, usize) {
     assert_eq!(witness.notices, ["Wit joined"], "the others joined in its absence, and never left");
 
     // The messages of one sender keep their order, of both kinds together.
-    let mut all: Vec<Value> = Vec::new();
-    let mut private = witness.private.iter().peekable();
-    for (before, message) in witness.received.iter().enumerate() {
-        while let Some((_, whisper)) = private.next_if(|(after, _)| *after <= before) {
-            all.push(whisper.clone());
-        }
-        all.push(message.clone());
-    }
-    all.extend(private.map(|(_, whisper)| whisper.clone()));
-    assert_each_once_in_order(&names, &numbered(all.iter()));
+    assert_each_once_in_order(&names, &numbered(all_in_order(&witness).into_iter()));
     (connections + 1, faults)
+}
+
+/// Returns all that a member received, public and private messages in their order.
+fn all_in_order(member: &Resumer) -> Vec<&Value> {
+    let mut all = Vec::new();
+    let mut private = member.private.iter().peekable();
+    for (before, message) in member.received.iter().enumerate() {
+        while let Some((_, message)) = private.next_if(|(after, _)| *after <= before) {
+            all.push(message);
+        }
+        all.push(message);
+    }
+    all.extend(private.map(|(_, message)| message));
+    all
 }
 
 /// Plans random faults for one connection.

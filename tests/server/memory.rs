@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::support::eventually;
 use crate::support::program::{Program, command};
 use crate::support::raw::{
-    self, CLOSE, FIN, PING, RawClient, TEXT, exchange, header, masked, public, text,
+    self, CLOSE, FIN, PING, RawClient, TEXT, exchange, header, masked, text,
 };
 
 /// Rounds until the allocator has found its size.
@@ -78,14 +78,7 @@ fn visit(program: &Program, round: usize, crowd: usize, number: usize) {
 fn evict(program: &Program) {
     let mut talker = RawClient::connect_to(program.address, "room=full&name=talker");
     let _stalled = RawClient::connect_to(program.address, "room=full&name=stalled");
-    let message = public(&"x".repeat(4000));
-    loop {
-        talker.send(&message);
-        let (_, received) = talker.frame().expect("the connection is open");
-        if received.starts_with(br#"{"type":"leave""#) {
-            return;
-        }
-    }
+    talker.talk_until_leave();
 }
 
 /// Makes the server refuse requests, names, clients above the maximum, and connections without a

@@ -184,6 +184,18 @@ impl RawClient {
         }
     }
 
+    /// Sends long public messages until somebody in the room leaves.
+    pub fn talk_until_leave(&mut self) {
+        let message = public(&"x".repeat(4000));
+        loop {
+            self.send(&message);
+            let (_, received) = self.frame().expect("the connection is open");
+            if received.starts_with(br#"{"type":"leave""#) {
+                return;
+            }
+        }
+    }
+
     /// Returns the next frame that is not a text. Skips texts.
     pub fn control(&mut self) -> (u8, Vec<u8>) {
         loop {
