@@ -1,4 +1,5 @@
-//! All tests, in one binary: real sockets on port 0, the hub alone, and the program itself.
+//! All tests, in one binary: with real sockets on free ports, with the hub alone, and with the
+//! program as a process.
 
 mod support;
 

@@ -1,31 +1,34 @@
-//! The program itself: its start, its options, its signals, its log.
+//! The program: its start, its options, its signals and its log.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Output, Stdio};
 
+use serde_json::{Value, json};
+
 use crate::support::namespace::{in_own_network, ip};
-use crate::support::program::{Program, command};
-use crate::support::raw::{FIN, RawClient, TEXT, exchange, exchange_bytes, masked};
-use crate::support::{config, eventually, pty};
+use crate::support::program::{Program, assert_contains, command};
+use crate::support::raw::{
+    CLOSE, FIN, RawClient, exchange_bytes, get, masked, public, text, upgrade,
+};
+use crate::support::{assert_has, config, eventually, pty};
 
 fn run(options: &[&str]) -> Output {
     command(options).output().expect("the program runs")
 }
 
+/// Asserts that the program failed, with one line that contains each of `parts`.
 #[track_caller]
 fn assert_one_line(output: &Output, parts: &[&str]) {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && output.status.code().is_some(), "{:?}", output.status);
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
-    for part in parts {
-        assert!(stderr.contains(part), "{part:?} in {stderr}");
-    }
+    assert_contains(&stderr, parts);
 }
 
 #[test]
-fn a_bad_start_is_one_clear_line_and_a_non_zero_status() {
+fn a_bad_start_is_one_clear_line_and_an_error_status() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let port = taken.local_addr().unwrap().port();
@@ -112,30 +115,28 @@ fn help_explains_every_option_with_its_default_and_variable() {
 }
 
 #[test]
-fn a_flag_wins_over_the_environment_and_the_environment_over_the_default() {
+fn a_flag_overrides_the_environment_and_the_environment_the_default() {
     let program = Program::start(
         command(&[]).env("PARLOUR_LISTEN", "127.0.0.1:0").env("PARLOUR_HISTORY", "5"),
     );
     assert_ne!(program.address.port(), 8080);
-    program.signal("TERM");
-    assert!(program.ended().0.success());
+    program.stop();
     assert_eq!(config(&["--history", "7"]).history, 7);
 }
 
 #[test]
-fn ipv6_is_served_and_ipv4_with_it() {
+fn a_server_on_all_ipv6_addresses_also_serves_ipv4() {
     let program = Program::start(&mut command(&["--listen", "[::]:0"]));
     for host in ["[::1]", "127.0.0.1"] {
         let address: SocketAddr = format!("{host}:{}", program.address.port()).parse().unwrap();
-        assert!(exchange(address, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").ends_with("ok\n"));
+        assert!(get(address, "/healthz").ends_with("ok\n"));
     }
-    program.signal("TERM");
-    assert!(program.ended().0.success());
+    program.stop();
 }
 
 #[test]
-fn a_server_on_all_addresses_logs_one_that_others_can_open() {
-    in_own_network("program::a_server_on_all_addresses_logs_one_that_others_can_open", || {
+fn a_server_on_all_addresses_logs_one_for_other_machines() {
+    in_own_network(|| {
         ip("link add lan type veth peer name other");
         ip("addr add 192.0.2.7/24 dev lan");
         ip("link set lan up");
@@ -143,21 +144,20 @@ fn a_server_on_all_addresses_logs_one_that_others_can_open() {
         let program = Program::start(&mut command(&["--listen=0.0.0.0:0"]));
         let port = program.address.port();
         eventually("the address of lan", || {
-            let line = format!("other machines reach it at http://192.0.2.7:{port}/");
-            program.logged().contains(&line).then_some(())
+            let text = format!("other machines reach it at http://192.0.2.7:{port}/");
+            program.logged().contains(&text).then_some(())
         });
         let local = Program::start(&mut command(&["--listen=127.0.0.1:0"]));
-        local.signal("TERM");
-        assert!(!local.ended().1.contains("other machines"));
+        assert!(!local.stop().contains("other machines"));
     });
 }
 
 #[test]
-fn sigint_and_sigterm_stop_it_with_status_0() {
+fn sigint_and_sigterm_stop_the_server_with_status_0() {
     for signal in ["INT", "TERM"] {
         let program = Program::start(&mut command(&["--listen", "127.0.0.1:0"]));
-        let mut client = std::net::TcpStream::connect(program.address).unwrap();
-        client.write_all(crate::support::raw::upgrade("name=x").as_bytes()).unwrap();
+        let mut client = TcpStream::connect(program.address).unwrap();
+        client.write_all(upgrade("name=x").as_bytes()).unwrap();
         let mut received = vec![0; 12];
         client.read_exact(&mut received).expect("an upgrade");
         assert_eq!(received, b"HTTP/1.1 101");
@@ -175,10 +175,9 @@ fn sigint_and_sigterm_stop_it_with_status_0() {
 }
 
 #[test]
-fn a_restart_delivers_what_was_said_and_takes_the_rest_again() {
-    let say = |client: &mut RawClient, content: &str| {
-        let message = serde_json::json!({"type": "public", "content": content, "ref": content});
-        client.send(&masked(FIN | TEXT, message.to_string().as_bytes()));
+fn a_restart_loses_no_message_of_clients_that_come_back() {
+    let send = |client: &mut RawClient, content: &str| {
+        client.send(&text(&json!({"type": "public", "content": content, "ref": content})));
     };
     let old = Program::start(&mut command(&["--listen", "127.0.0.1:0"]));
     let address = old.address;
@@ -187,52 +186,51 @@ fn a_restart_delivers_what_was_said_and_takes_the_rest_again() {
     let mut bob = RawClient::connect_to(address, "name=Bob");
     bob.next_of("join");
     for content in ["one", "two", "three"] {
-        say(&mut ann, content);
+        send(&mut ann, content);
     }
     assert_eq!(ann.next_of("public")["ref"], "one");
     old.signal("TERM");
-    // Whatever the old server took reaches both alike, before the goodbye.
-    let heard = |client: &mut RawClient| {
+    // Whatever the old server accepted reaches both clients, before the close frame.
+    let read_to_end = |client: &mut RawClient| {
         let mut contents = Vec::new();
         while let Some((first, payload)) = client.frame() {
-            let message = serde_json::from_slice::<serde_json::Value>(&payload).unwrap_or_default();
+            let message = serde_json::from_slice::<Value>(&payload).unwrap_or_default();
             if message["type"] == "public" {
                 contents.push(message["content"].as_str().expect("text").to_owned());
             }
-            if first == FIN | crate::support::raw::CLOSE {
+            if first == FIN | CLOSE {
                 assert_eq!(payload, b"\x03\xe9server_shutdown");
             }
         }
         contents
     };
-    let receipts = heard(&mut ann);
-    assert_eq!(heard(&mut bob)[1..], receipts);
+    let receipts = read_to_end(&mut ann);
+    assert_eq!(read_to_end(&mut bob)[1..], receipts);
     drop((ann, bob));
     assert!(old.ended().0.success());
 
     let new = Program::start(&mut command(&["--listen", &address.to_string()]));
-    let query = |field: &str| welcome[field].as_str().expect("text").to_owned();
+    let field = |name: &str| welcome[name].as_str().expect("text").to_owned();
     let mut bob = RawClient::connect_to(new.address, "name=Bob");
     bob.next_of("join");
-    let again = format!("name=Ann&session={}&epoch={}&since=1", query("session"), query("epoch"));
+    let again = format!("name=Ann&session={}&epoch={}&since=1", field("session"), field("epoch"));
     let mut ann = RawClient::connect_to(new.address, &again);
-    // It tells honestly that it knows nothing of what was.
-    let begun = ann.next_of("welcome");
-    assert_eq!((&begun["recovered"], &begun["history"]), (&false.into(), &0.into()));
-    assert_ne!(begun["epoch"], welcome["epoch"]);
+    // The new server knows nothing of the old one's messages, and says so.
+    let new_welcome = ann.next_of("welcome");
+    assert_has(&new_welcome, json!({"recovered": false, "history": 0}));
+    assert_ne!(new_welcome["epoch"], welcome["epoch"]);
     let missing = ["two", "three"]
         .into_iter()
         .filter(|content| !receipts.iter().any(|reference| reference == content));
     for content in missing.chain(["four"]) {
-        say(&mut ann, content);
+        send(&mut ann, content);
         assert_eq!(bob.next_of("public")["content"], content);
     }
-    new.signal("TERM");
-    assert!(new.ended().0.success());
+    new.stop();
 }
 
 #[test]
-fn a_second_signal_ends_it_at_once_with_a_non_zero_status() {
+fn a_second_signal_ends_the_server_at_once_with_an_error_status() {
     let options = [
         "--listen",
         "127.0.0.1:0",
@@ -243,59 +241,48 @@ fn a_second_signal_ends_it_at_once_with_a_non_zero_status() {
         "--leave-grace=0",
     ];
     let program = Program::start(&mut command(&options));
-    // Somebody who reads nothing keeps the first stop waiting.
+    // A client that does not read keeps the first stop waiting.
     let mut talker = RawClient::connect_to(program.address, "name=talker");
-    let _deaf = RawClient::connect_to(program.address, "name=deaf");
-    let text = format!(r#"{{"type":"public","content":"{}"}}"#, "x".repeat(4000));
-    loop {
-        talker.send(&masked(FIN | TEXT, text.as_bytes()));
-        let (_, heard) = talker.frame().expect("the connection is open");
-        if heard.starts_with(br#"{"type":"leave""#) {
-            break;
-        }
-    }
+    let _slow = RawClient::connect_to(program.address, "name=slow");
+    talker.talk_until_leave();
     program.signal("TERM");
-    eventually("the listener's end", || {
-        std::net::TcpStream::connect(program.address).is_err().then_some(())
-    });
+    eventually("the listener's end", || TcpStream::connect(program.address).is_err().then_some(()));
     program.signal("TERM");
     let (status, _) = program.ended();
     assert_eq!(status.code(), Some(128 + 15));
 }
 
 #[test]
-fn the_log_tells_of_comings_goings_and_refusals_and_never_what_was_said() {
+fn the_log_has_connections_and_refusals_and_never_messages_or_sessions() {
     let options =
         ["--listen", "127.0.0.1:0", "--queue=8", "--write-timeout=200ms", "--message-rate=0"];
     let program = Program::start(command(&options).env("RUST_LOG", "trace"));
     let claim = "5e55105e55105e55105e55105e55105e";
     let query = format!("name=%E5%BC%A0%E4%B8%89&session={claim}&epoch=x&since=1");
-    let mut request = crate::support::raw::upgrade(&query).into_bytes();
-    request.extend(masked(FIN | TEXT, br#"{"type":"public","content":"a secret thing"}"#));
-    request.extend(masked(FIN | 0x8, &[0x03, 0xe8, b's', b'e', b'c', b'r', b'e', b't']));
-    let heard = exchange_bytes(program.address, &request);
-    let heard = String::from_utf8_lossy(&heard);
-    let (_, session) = heard.split_once(r#""session":""#).expect("a welcome");
-    exchange(program.address, b"GET /\x1b[31m HTTP/1.1\r\nHost: x\r\n\r\n");
-    exchange(program.address, b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n");
-    exchange_bytes(program.address, &crate::support::raw::upgrade("room=no+room").into_bytes());
-    // Somebody who talks, and reads nothing of it.
-    let mut deaf = std::net::TcpStream::connect(program.address).unwrap();
-    deaf.write_all(crate::support::raw::upgrade("name=deaf").as_bytes()).unwrap();
-    let text = format!(r#"{{"type":"public","content":"{}"}}"#, "x".repeat(4000));
-    while deaf.write_all(&masked(FIN | TEXT, text.as_bytes())).is_ok() {}
-    program.signal("TERM");
-    let (_, log) = program.ended();
-    for part in [
+    let mut request = upgrade(&query).into_bytes();
+    request.extend(public("a secret thing"));
+    request.extend(masked(FIN | CLOSE, b"\x03\xe8secret"));
+    let received = exchange_bytes(program.address, &request);
+    let received = String::from_utf8_lossy(&received);
+    let (_, session) = received.split_once(r#""session":""#).expect("a welcome");
+    get(program.address, "/\x1b[31m");
+    get(program.address, "/nowhere");
+    exchange_bytes(program.address, upgrade("room=no+room").as_bytes());
+    // A client that sends much and reads nothing.
+    let mut slow = TcpStream::connect(program.address).unwrap();
+    slow.write_all(upgrade("name=slow").as_bytes()).unwrap();
+    let message = public(&"x".repeat(4000));
+    while slow.write_all(&message).is_ok() {}
+    let log = program.stop();
+    let parts = [
         "gone: 4400 invalid_room",
         "gone: 1013 too_slow",
         "asks to join lobby as \"张三\"",
         "gone: 1000 client_closed",
         "refused: 404",
         "refused: 400",
-    ] {
-        assert!(log.contains(part), "{part:?} in {log}");
-    }
+    ];
+    assert_contains(&log, &parts);
     for secret in ["secret", claim, &session[..claim.len()]] {
         assert!(!log.contains(secret), "{secret} in {log}");
     }
@@ -303,7 +290,7 @@ fn the_log_tells_of_comings_goings_and_refusals_and_never_what_was_said() {
 }
 
 #[test]
-fn a_log_that_nobody_reads_stops_nothing() {
+fn a_log_that_nobody_reads_does_not_block_the_server() {
     let mut command = command(&["--listen", "127.0.0.1:0"]);
     let mut child = command.spawn().expect("the program starts");
     let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
@@ -312,22 +299,21 @@ fn a_log_that_nobody_reads_stops_nothing() {
     let address =
         line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).expect("an address");
     let address: SocketAddr = address.parse().expect("an address");
-    // A pipe holds 64 KiB; each of these is a line of more than 50 bytes. From here on nobody
-    // reads.
+    // From here on nobody reads. A pipe holds 64 KiB, and each request logs more than 50 bytes.
     for _ in 0..3000 {
-        exchange(address, b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n");
+        get(address, "/nowhere");
     }
     RawClient::connect_to(address, "name=x").next_of("join");
     assert!(Command::new("kill").arg(child.id().to_string()).status().expect("kill").success());
-    let status = eventually("its end", || child.try_wait().expect("a child"));
+    let status = eventually("the server's end", || child.try_wait().expect("a child"));
     assert!(status.success(), "{status:?}");
 }
 
 #[test]
-fn where_nothing_can_be_said_the_status_still_tells() {
+fn the_status_shows_a_failure_even_if_nothing_can_be_printed() {
     let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux");
     let status = |options: &[&str]| {
-        command(options).stdout(full()).stderr(full()).status().expect("it runs").code()
+        command(options).stdout(full()).stderr(full()).status().expect("the program runs").code()
     };
     assert_eq!(status(&["--bogus"]), Some(2));
     assert_eq!(status(&["--listen", "nonsense"]), Some(1));
@@ -338,18 +324,13 @@ fn where_nothing_can_be_said_the_status_still_tells() {
 fn the_log_is_json_for_a_collector() {
     let options = ["--listen", "127.0.0.1:0", "--log-format", "json"];
     let program = Program::start(&mut command(&options));
-    exchange_bytes(
-        program.address,
-        &crate::support::raw::upgrade("name=a%22b&room=no+room").into_bytes(),
-    );
+    exchange_bytes(program.address, upgrade("name=a%22b&room=no+room").as_bytes());
     let second = run(&["--listen", &program.address.to_string(), "--log-format", "json"]);
-    program.signal("TERM");
-    let (status, log) = program.ended();
-    assert!(status.success());
+    let log = program.stop();
     let failed = String::from_utf8(second.stderr).unwrap();
     assert_eq!((second.status.code(), failed.lines().count()), (Some(1), 1), "{failed}");
     for line in log.lines().chain(failed.lines()) {
-        let entry: serde_json::Value =
+        let entry: Value =
             serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}"));
         assert!(entry["ts"].as_u64().is_some_and(|ts| ts > 1_700_000_000_000), "{line}");
         assert!(["INFO", "WARN", "ERROR"].contains(&entry["level"].as_str().unwrap()), "{line}");
@@ -360,8 +341,8 @@ fn the_log_is_json_for_a_collector() {
 }
 
 #[test]
-fn sighup_is_nothing_to_a_service() {
-    // A session of its own has no terminal.
+fn a_service_ignores_sighup() {
+    // A new session has no terminal.
     let server = command(&["--listen", "127.0.0.1:0"]);
     let mut service = Command::new("setsid");
     service.arg(server.get_program()).args(server.get_args());
@@ -369,18 +350,12 @@ fn sighup_is_nothing_to_a_service() {
     let program = Program::start(&mut service);
     program.signal("HUP");
     program.signal("HUP");
-    assert!(
-        exchange(program.address, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").ends_with("ok\n")
-    );
-    program.signal("TERM");
-    let (status, log) = program.ended();
-    assert!(
-        status.success() && log.contains("SIGHUP") && log.contains("stopped"),
-        "{status:?} {log}"
-    );
+    assert!(get(program.address, "/healthz").ends_with("ok\n"));
+    assert_contains(&program.stop(), &["SIGHUP", "stopped"]);
 }
 
-/// A server that has `terminal` as its own, started by a shell that first says `before`.
+/// Starts a server with `terminal` as its controlling terminal, from a shell that first runs
+/// `before`.
 fn in_a_terminal(terminal: OwnedFd, before: &str) -> Program {
     let server = command(&["--listen", "127.0.0.1:0"]);
     let mut shell = Command::new("sh");
@@ -391,21 +366,19 @@ fn in_a_terminal(terminal: OwnedFd, before: &str) -> Program {
 }
 
 #[test]
-fn a_terminal_that_closes_stops_its_server_unless_it_was_told_otherwise() {
+fn a_terminal_that_closes_stops_its_server_unless_sighup_is_ignored() {
     let (typist, terminal) = pty::open();
     let program = in_a_terminal(terminal, ":");
     drop(typist);
     let (status, log) = program.ended();
     assert!(status.success() && log.contains("stopped"), "{status:?} {log}");
 
-    // What nohup does.
+    // As under nohup.
     let (typist, terminal) = pty::open();
     let program = in_a_terminal(terminal, "trap '' HUP");
     drop(typist);
     program.signal("HUP");
-    assert!(
-        exchange(program.address, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").ends_with("ok\n")
-    );
+    assert!(get(program.address, "/healthz").ends_with("ok\n"));
     program.signal("TERM");
     let (status, log) = program.ended();
     assert!(status.success() && log.contains("stopped"), "{status:?} {log}");

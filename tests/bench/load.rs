@@ -1,4 +1,4 @@
-//! Many clients on one thread, over epoll or what the system has in its place.
+//! The load: many clients on one thread, by epoll or its equivalent.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -10,22 +10,23 @@ use mio::{Events, Interest, Poll, Token};
 
 use crate::server::Server;
 
-/// `@@`, 19 digits, `@`.
+/// Length of a stamp: `@@`, 19 digits, `@`.
 const STAMP_BYTES: usize = 22;
-/// One client in so many measures how long messages take, and every sender.
+/// One client in this many measures latencies, as well as every sender.
 const SAMPLED: usize = 16;
-/// The greetings are over when nothing has come for this long.
+/// When nothing has come for this long, all greetings were received.
 const QUIET: Duration = Duration::from_millis(300);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Senders of a load with a rate.
+/// How many clients send in a load with a rate.
 const RATE_SENDERS: usize = 20;
 
 /// How messages are sent.
 #[derive(Clone, Copy)]
 pub enum Mode {
-    /// One sender a room keeps so many in flight: each that comes back lets it send another.
+    /// In each room, one sender has this many messages in flight: it sends another when one comes
+    /// back.
     Window(u64),
-    /// So many a second in all, whether or not earlier ones came back.
+    /// This many messages a second in all, even if earlier ones have not come back.
     Rate(u32),
 }
 
@@ -72,7 +73,7 @@ impl fmt::Display for Figures {
 struct Client {
     socket: TcpStream,
     sends: bool,
-    /// The end of the last read, which may be the beginning of a stamp.
+    /// The end of the last read, in which a stamp may begin.
     rest: Vec<u8>,
     unsent: Vec<u8>,
     sent: u64,
@@ -81,11 +82,11 @@ struct Client {
 }
 
 impl Load {
-    /// Connects, lets the greetings pass, sends for `warm_up` and `measured`, and counts the
-    /// latter.
+    /// Connects, reads the greetings, and sends for `warm_up` and then for `measured`. Only the
+    /// latter counts.
     ///
     /// # Errors
-    /// What goes wrong while connecting.
+    /// If a client can't connect, or the system can't wait for events.
     pub fn run(
         &self,
         server: &Server,
@@ -117,7 +118,7 @@ impl Load {
         };
         let begin = Instant::now();
         for (number, client) in clients.iter_mut().filter(|client| client.sends).enumerate() {
-            // Spread over the period, as people would.
+            // Spread over the period, as with people.
             client.next_send =
                 begin + period.unwrap_or_default() / RATE_SENDERS as u32 * number as u32;
         }
@@ -227,14 +228,16 @@ impl Load {
         }
         while !client.unsent.is_empty() {
             match client.socket.write(&client.unsent) {
-                Ok(n) => drop(client.unsent.drain(..n)),
+                Ok(n) => {
+                    client.unsent.drain(..n);
+                }
                 Err(_) => break,
             }
         }
     }
 }
 
-/// Counts the stamps in what has come, and notes how old they are.
+/// Returns how many stamps are in `bytes`, and adds their ages to `latencies`.
 fn receive(
     client: &mut Client,
     bytes: &[u8],
@@ -259,13 +262,13 @@ fn receive(
         at = from + STAMP_BYTES;
     }
     client.received += delivered;
-    // A stamp that is not whole yet lies within the last bytes.
+    // The last bytes may be the beginning of another stamp.
     let keep = client.rest.len().saturating_sub(STAMP_BYTES - 1).max(at);
     client.rest.drain(..keep);
     delivered
 }
 
-/// Connects and upgrades; what follows the head stays in the socket.
+/// Connects and upgrades. What follows the response head stays in the socket.
 fn upgrade(address: &str, number: usize, room: usize) -> io::Result<TcpStream> {
     let mut stream = std::net::TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
@@ -290,7 +293,7 @@ fn upgrade(address: &str, number: usize, room: usize) -> io::Result<TcpStream> {
     Ok(TcpStream::from_std(stream))
 }
 
-/// A text frame under a mask of zeros, which leaves the payload as it is.
+/// Returns a text frame with a mask of zeros, which leaves the payload as it is.
 fn masked_text_frame(payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0x81];
     match payload.len() {

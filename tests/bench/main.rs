@@ -1,8 +1,8 @@
 //! `make bench`: measures a chat room as its clients see it, and prints a table.
 //!
-//! One thread plays all clients. Each content begins with a stamp, `@@` and the sender's clock in
-//! 19 digits of nanoseconds, by which a delivery is found in whatever a server writes around it; so
-//! servers of other makers can be measured with the same load, each in turn.
+//! One thread plays all clients. Each content begins with a stamp: `@@` and the time in 19 digits
+//! of nanoseconds. A delivery is found by its stamp, whatever a server writes around it, so other
+//! servers can be measured with the same load.
 
 mod load;
 mod server;
@@ -24,16 +24,16 @@ const CONTENT_BYTES: usize = 64;
 #[derive(Parser)]
 #[command(about = "Measures a chat room as its clients see it")]
 struct Options {
-    /// A server that is running already, in place of one started for this
+    /// Measure the server that is already running here, instead of starting one
     #[arg(long, value_name = "ADDRESS:PORT")]
     addr: Option<String>,
-    /// Beside parlour, the rooms of tests/peers whose tools are found
+    /// Also measure the rooms of tests/peers whose tools are installed
     #[arg(long)]
     peers: bool,
-    /// Clients of the large workloads
+    /// Number of clients in the large workloads
     #[arg(long, default_value_t = 1000)]
     clients: usize,
-    /// Given by cargo
+    /// Set by cargo
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -89,7 +89,7 @@ fn main() -> ExitCode {
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// The machine's processor and system, as far as they are told.
+/// Returns the machine's processors and system, as far as they are known.
 fn machine() -> String {
     let cpu_info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model =

@@ -1,4 +1,4 @@
-//! The servers that are measured: started, found by their address, stopped.
+//! The servers to measure: starting them, reading their use of the system, stopping them.
 
 use std::io::{self, BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
@@ -12,7 +12,7 @@ const PEERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers");
 const DEBIAN_GO_PATH: &str = "/usr/share/gocode";
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What can be measured.
+/// A server that can be measured.
 pub enum Peer {
     /// The binary of this build.
     Parlour,
@@ -20,12 +20,12 @@ pub enum Peer {
     Go(PathBuf),
     /// The same room on Bun, whose WebSocket server is uWebSockets, by this program.
     Bun(PathBuf),
-    /// Whatever listens on this address.
+    /// The server that listens on this address.
     Running(String),
 }
 
 impl Peer {
-    /// The rooms of tests/peers whose tools are here; of the others it says why not.
+    /// Returns the rooms of tests/peers whose tools are installed. Says why others are left out.
     pub fn found() -> Vec<Peer> {
         let mut found = Vec::new();
         match build_go() {
@@ -40,7 +40,7 @@ impl Peer {
             .status()
         {
             Ok(status) if status.success() => found.push(Peer::Bun(bun)),
-            _ => eprintln!("without Bun: no program called bun; BUN=/path/to/bun names one"),
+            _ => eprintln!("without Bun: no program called bun (or set BUN=/path/to/bun)"),
         }
         found
     }
@@ -69,7 +69,7 @@ fn build_go() -> Result<PathBuf, String> {
     }
 }
 
-/// A server under measurement. Dropping it ends it.
+/// A server that is being measured. Dropping it ends it.
 pub struct Server {
     pub address: String,
     process: Option<Child>,
@@ -100,21 +100,21 @@ impl Server {
                 command
             }
         };
-        // The others are told a port, which was free a moment ago.
+        // The others need a port, so they get one that was free a moment ago.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
         let process = command.arg(&address).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         let server = Server { address, process: Some(process) };
         let start = Instant::now();
         while TcpStream::connect(&server.address).is_err() {
             if start.elapsed() > START_TIMEOUT {
-                return Err(io::Error::other("it did not start"));
+                return Err(io::Error::other("the server did not start"));
             }
             thread::sleep(Duration::from_millis(10));
         }
         Ok(server)
     }
 
-    /// User and system time of all its threads, in seconds; zero where the system does not tell.
+    /// Returns user and system time of all its threads, in seconds; zero if unknown.
     pub fn cpu_seconds(&self) -> f64 {
         const TICKS_PER_SECOND: f64 = 100.0; // USER_HZ, the same on every Linux
         let stat = self.proc_file("stat");
@@ -124,7 +124,7 @@ impl Server {
         ticks / TICKS_PER_SECOND
     }
 
-    /// Resident memory in KiB; zero where the system does not tell.
+    /// Returns its resident memory in KiB; zero if unknown.
     pub fn resident_kib(&self) -> u64 {
         let status = self.proc_file("status");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -139,7 +139,7 @@ impl Server {
     }
 }
 
-/// Reads the log up to the line that names the address, and the rest away.
+/// Reads the log up to the line with the address. A thread discards the rest.
 fn announced_address(process: &mut Child) -> io::Result<String> {
     let stderr = process.stderr.take().ok_or_else(|| io::Error::other("no standard error"))?;
     let mut lines = BufReader::new(stderr).lines();
@@ -149,7 +149,7 @@ fn announced_address(process: &mut Child) -> io::Result<String> {
             return Ok(rest.trim_end_matches('/').to_owned());
         }
     }
-    Err(io::Error::other("it ended at once"))
+    Err(io::Error::other("the server ended at once"))
 }
 
 impl Drop for Server {

@@ -1,15 +1,18 @@
-//! How connections end: each close code of PROTOCOL.md, seen as a frame and a clean end of the
-//! stream.
+//! How connections end: the close codes of `src/book/protocol.md`, each as a close frame and a
+//! clean end of the stream.
 
 use std::net::Shutdown;
 
 use parlour::protocol::message::frame_bytes_max;
 use serde_json::json;
 
-use crate::support::raw::{BINARY, CLOSE, FIN, PING, PONG, RawClient, TEXT, header, masked};
+use crate::support::raw::{
+    BINARY, CLOSE, FIN, PING, PONG, RawClient, TEXT, header, masked, public,
+};
 use crate::support::{Client, TestServer, assert_has};
 
-/// What the server answers to a member that sends these bytes, and that the others see it leave.
+/// Lets a member send `bytes`, and checks that the others see it leave. Returns the close code and
+/// the reason that it receives.
 fn close_of(bytes: &[u8], options: &[&str]) -> (u16, String) {
     let server = TestServer::start(options);
     let mut watcher = Client::join(&server, "watcher");
@@ -26,7 +29,7 @@ fn code(code: u16, reason: &str) -> (u16, String) {
 }
 
 #[test]
-fn the_clients_own_close_is_answered_with_1000() {
+fn a_client_that_closes_receives_1000() {
     assert_eq!(close_of(&masked(FIN | CLOSE, b""), &[]), code(1000, ""));
     assert_eq!(close_of(&masked(FIN | CLOSE, &[0x03, 0xe9, b'x']), &[]), code(1000, ""));
     assert_eq!(close_of(&masked(FIN | CLOSE, &1002u16.to_be_bytes()), &[]), code(1000, ""));
@@ -35,7 +38,7 @@ fn the_clients_own_close_is_answered_with_1000() {
 }
 
 #[test]
-fn a_broken_protocol_is_1002() {
+fn a_client_that_breaks_the_protocol_is_closed_with_1002() {
     let hello = br#"{"type":"public","content":"x"}"#;
     let mut unmasked = vec![FIN | TEXT, hello.len() as u8];
     unmasked.extend(hello);
@@ -63,7 +66,7 @@ fn a_broken_protocol_is_1002() {
         ),
         ("close of one byte", masked(FIN | CLOSE, b"\x03")),
         ("close code that must not be sent", masked(FIN | CLOSE, &1005u16.to_be_bytes())),
-        ("close code that nobody has defined", masked(FIN | CLOSE, &2999u16.to_be_bytes())),
+        ("close code that is not defined", masked(FIN | CLOSE, &2999u16.to_be_bytes())),
         ("close code out of range", masked(FIN | CLOSE, &999u16.to_be_bytes())),
     ];
     for (what, bytes) in cases {
@@ -72,12 +75,12 @@ fn a_broken_protocol_is_1002() {
 }
 
 #[test]
-fn a_binary_message_is_1003() {
+fn a_client_that_sends_a_binary_message_is_closed_with_1003() {
     assert_eq!(close_of(&masked(FIN | BINARY, b"x"), &[]), code(1003, "binary"));
 }
 
 #[test]
-fn text_that_is_not_utf_8_is_1007() {
+fn a_client_that_sends_invalid_utf_8_is_closed_with_1007() {
     assert_eq!(close_of(&masked(FIN | TEXT, b"{\"type\":\"\xff\"}"), &[]), code(1007, ""));
     let cases: [(&str, Vec<u8>); 6] = [
         ("a surrogate", masked(FIN | TEXT, b"\xed\xa0\x80")),
@@ -87,7 +90,7 @@ fn text_that_is_not_utf_8_is_1007() {
             "a character cut off by the end of the last fragment",
             [masked(TEXT, b"\xe4"), masked(FIN, b"\xbd")].concat(),
         ),
-        // Of these the message's end never comes: they end as soon as they are wrong.
+        // These messages have no end: the connection ends at the first wrong byte.
         ("in the first fragment", masked(TEXT, b"{\xff")),
         (
             "split over fragments",
@@ -105,9 +108,9 @@ fn text_that_is_not_utf_8_is_1007() {
 }
 
 #[test]
-fn a_message_may_be_cut_anywhere_even_within_a_character() {
+fn fragments_may_end_anywhere_even_within_a_character() {
     let server = TestServer::start(&[]);
-    let mut client = RawClient::connect(&server, "name=cutter");
+    let mut client = RawClient::connect(&server, "name=fragments");
     let text = json!({"type": "public", "content": "\u{1F600} 你好"}).to_string().into_bytes();
     client.send(&masked(TEXT, b""));
     for byte in text {
@@ -119,9 +122,9 @@ fn a_message_may_be_cut_anywhere_even_within_a_character() {
 }
 
 #[test]
-fn a_message_over_the_limit_is_1009_by_its_header_alone() {
+fn a_client_that_sends_too_long_a_message_is_closed_with_1009() {
     let limit = ["--max-message-bytes", "100"];
-    // No more than its header ever comes, nor could a buffer for the longer ones be had.
+    // Only the header is sent. There is not enough memory to wait for the longer ones.
     for length in [frame_bytes_max(100) as u64 + 1, 1 << 40, 1 << 62, u64::MAX] {
         for first in [FIN | TEXT, TEXT, FIN | BINARY, FIN | PING] {
             assert_eq!(
@@ -132,30 +135,29 @@ fn a_message_over_the_limit_is_1009_by_its_header_alone() {
         }
     }
     let content = "x".repeat(101);
-    let text = json!({"type": "public", "content": content}).to_string();
-    assert_eq!(close_of(&masked(FIN | TEXT, text.as_bytes()), &limit), code(1009, "too_big"));
-    // In fragments that are each small enough.
+    assert_eq!(close_of(&public(&content), &limit), code(1009, "too_big"));
+    // Fragments that are each small enough.
     let mut fragments = masked(TEXT, &[b' '; 1000]);
     for _ in 0..3 {
         fragments.extend(masked(0, &[b' '; 1000]));
     }
     assert_eq!(close_of(&fragments, &limit), code(1009, "too_big"));
-    // In one fragment after another, by the header of the one that goes over.
+    // The header of a later fragment, which together with the first is too long.
     let mut fragments = masked(TEXT, &[b' '; 1000]);
     fragments.extend(header(0, frame_bytes_max(100) as u64 + 1));
     assert_eq!(close_of(&fragments, &limit), code(1009, "too_big"));
 }
 
 #[test]
-fn what_follows_a_close_frame_is_not_heard() {
+fn frames_after_a_close_frame_are_ignored() {
     let server = TestServer::start(&[]);
     let mut watcher = Client::join(&server, "watcher");
     let mut client = RawClient::connect(&server, "name=leaver");
     client.next_of("join");
-    let said = masked(FIN | TEXT, br#"{"type":"public","content":"too late"}"#);
+    let late = public("too late");
     let close = masked(FIN | CLOSE, &1000u16.to_be_bytes());
     client.send(
-        &[close.clone(), said, masked(FIN | PING, b""), close, masked(FIN | 0x3, b"")].concat(),
+        &[close.clone(), late, masked(FIN | PING, b""), close, masked(FIN | 0x3, b"")].concat(),
     );
     assert_eq!(client.closed(), code(1000, ""));
     watcher.next_where(|message| {
@@ -165,11 +167,11 @@ fn what_follows_a_close_frame_is_not_heard() {
 }
 
 #[test]
-fn half_a_frame_and_then_silence_is_4408() {
+fn a_client_that_stops_within_a_frame_is_closed_with_4408() {
     let server = TestServer::start(&["--ping-interval", "50ms", "--ping-timeout", "400ms"]);
-    let said = masked(FIN | TEXT, br#"{"type":"public","content":"x"}"#);
+    let frame = public("x");
     let halves =
-        [said[..1].to_vec(), said[..4].to_vec(), said[..20].to_vec(), masked(TEXT, b"{\"type")];
+        [frame[..1].to_vec(), frame[..4].to_vec(), frame[..20].to_vec(), masked(TEXT, b"{\"type")];
     for half in halves {
         let mut client = RawClient::connect(&server, "name=half");
         client.next_of("join");
@@ -179,13 +181,13 @@ fn half_a_frame_and_then_silence_is_4408() {
 }
 
 #[test]
-fn a_client_that_says_nothing_for_the_ping_timeout_is_4408_and_its_name_comes_free() {
+fn a_silent_client_is_closed_with_4408_and_its_name_becomes_free() {
     let server = TestServer::start(&["--ping-interval", "50ms", "--ping-timeout", "400ms"]);
     let mut watcher = Client::join(&server, "watcher");
-    // It reads, and so do its pings come, but it answers none: as if its cable were pulled.
+    // It reads the pings, and replies to none of them.
     let mut silent = RawClient::connect(&server, "name=silent");
     assert_eq!(silent.control(), (FIN | PING, Vec::new()));
-    // The watcher reads all the while, by which tungstenite answers its pings.
+    // While the watcher reads, tungstenite replies to its pings.
     assert_has(&watcher.next_of("leave"), json!({"user": "silent"}));
     assert_eq!(silent.closed(), code(4408, "ping_timeout"));
     Client::join(&server, "silent");
@@ -194,7 +196,7 @@ fn a_client_that_says_nothing_for_the_ping_timeout_is_4408_and_its_name_comes_fr
 }
 
 #[test]
-fn pings_are_answered_with_what_they_carry() {
+fn a_pong_has_the_payload_of_its_ping() {
     let server = TestServer::start(&[]);
     let mut client = RawClient::connect(&server, "name=pinger");
     for number in 0..50u8 {
@@ -204,7 +206,7 @@ fn pings_are_answered_with_what_they_carry() {
 }
 
 #[test]
-fn of_a_flood_of_pings_the_newest_is_answered_even_if_the_answers_are_read_late() {
+fn the_newest_ping_of_a_flood_gets_its_pong_even_if_pongs_are_read_late() {
     const PINGS: u32 = 100_000;
     let server = TestServer::start(&["--ping-interval", "1h", "--ping-timeout", "2h"]);
     let mut client = RawClient::connect(&server, "name=pinger");
@@ -223,7 +225,7 @@ fn of_a_flood_of_pings_the_newest_is_answered_even_if_the_answers_are_read_late(
 }
 
 #[test]
-fn a_client_that_ends_its_half_without_a_close_frame_gets_none() {
+fn a_client_that_ends_its_stream_without_a_close_frame_receives_none() {
     let server = TestServer::start(&[]);
     let mut watcher = Client::join(&server, "watcher");
     let mut client = RawClient::connect(&server, "name=half");
@@ -234,7 +236,7 @@ fn a_client_that_ends_its_half_without_a_close_frame_gets_none() {
 }
 
 #[test]
-fn a_close_is_seen_by_a_client_that_still_sends() {
+fn a_client_that_still_sends_receives_its_close_frame() {
     let server = TestServer::start(&[]);
     let mut client = RawClient::connect(&server, "name=busy");
     client.next_of("join");
@@ -247,17 +249,17 @@ fn a_close_is_seen_by_a_client_that_still_sends() {
 }
 
 #[test]
-fn any_frame_counts_as_life() {
+fn any_frame_is_a_sign_of_life() {
     let server = TestServer::start(&["--ping-interval", "100ms", "--ping-timeout", "600ms"]);
-    // Neither answers a ping; one sends pongs of its own accord, the other data.
+    // Neither replies to pings: one sends unrequested pongs, the other messages.
     let mut ponging = RawClient::connect(&server, "name=ponging");
     let mut talking = RawClient::connect(&server, "name=talking");
     let mut pings = 0;
     while pings < 15 {
         if ponging.control() == (FIN | PING, Vec::new()) {
             pings += 1;
-            ponging.send(&masked(FIN | PONG, b"unasked"));
-            talking.send(&masked(FIN | TEXT, br#"{"type":"public","content":"x"}"#));
+            ponging.send(&masked(FIN | PONG, b"unrequested"));
+            talking.send(&public("x"));
         }
     }
     talking.send(&masked(FIN | CLOSE, b""));
@@ -265,7 +267,7 @@ fn any_frame_counts_as_life() {
 }
 
 #[test]
-fn a_line_that_breaks_without_a_close_frame_is_a_leave() {
+fn a_connection_that_breaks_without_a_close_frame_is_a_leave() {
     let server = TestServer::start(&[]);
     let mut watcher = Client::join(&server, "watcher");
     let client = Client::join(&server, "cut");
@@ -274,13 +276,12 @@ fn a_line_that_breaks_without_a_close_frame_is_a_leave() {
 }
 
 #[test]
-fn what_was_sent_before_a_close_is_delivered_before_it() {
+fn messages_before_a_close_frame_are_delivered() {
     let server = TestServer::start(&[]);
     let mut client = RawClient::connect(&server, "name=hasty");
     let mut bytes = Vec::new();
     for number in 0..100 {
-        let text = json!({"type": "public", "content": number.to_string()}).to_string();
-        bytes.extend(masked(FIN | TEXT, text.as_bytes()));
+        bytes.extend(public(&number.to_string()));
     }
     bytes.extend(masked(FIN | CLOSE, b""));
     client.send(&bytes);

@@ -1,4 +1,4 @@
-//! The hub's decisions, through `handle` alone: no thread, no socket, no clock.
+//! The hub's decisions, through `handle` alone: without threads, sockets or a clock.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -41,7 +41,7 @@ fn register_with_queue(
     room: &str,
     queue: usize,
 ) -> WriterEnd {
-    let (outbox, _controls, mail) = outbox::channel(queue, QUEUE_BYTES, &SweepQueue::new());
+    let (outbox, _reader_end, writer_end) = outbox::channel(queue, QUEUE_BYTES, &SweepQueue::new());
     let request = JoinRequest {
         name,
         room: room.to_owned(),
@@ -50,7 +50,7 @@ fn register_with_queue(
         resume: None,
     };
     hub.handle(Event::Register(Newcomer { id, outbox, request: request.into() }), now());
-    mail
+    writer_end
 }
 
 fn publish(hub: &mut Hub, id: ClientId, content: &str) {
@@ -64,9 +64,24 @@ fn whisper(hub: &mut Hub, id: ClientId, to: &str, content: &str) {
     );
 }
 
-/// The messages in each queued entry, and whether more may come.
-fn entries(mail: &mut WriterEnd) -> (Vec<Vec<Value>>, Status) {
-    let (taken, status) = mail.take();
+/// Lets members join the room "r", with ids from 1, and reads what they receive for that.
+fn room_of<const N: usize>(names: [&str; N]) -> (Hub, [WriterEnd; N]) {
+    let mut hub = hub(&[]);
+    let mut id = 0;
+    let mut members = names.map(|name| {
+        id += 1;
+        register(&mut hub, id, name, "r")
+    });
+    hub.flush(now());
+    members.iter_mut().for_each(|member| {
+        entries(member);
+    });
+    (hub, members)
+}
+
+/// Takes what is queued: the messages of each entry, and whether more may come.
+fn entries(writer_end: &mut WriterEnd) -> (Vec<Vec<Value>>, Status) {
+    let (taken, status) = writer_end.take();
     let decode = |entry: &Frames| {
         let mut bytes = entry.to_vec();
         let messages = raw::frames(&mut bytes)
@@ -79,9 +94,9 @@ fn entries(mail: &mut WriterEnd) -> (Vec<Vec<Value>>, Status) {
     (taken.iter().map(decode).collect(), status)
 }
 
-/// Type and content (or user) of every message queued, in order.
-fn heard(mail: &mut WriterEnd) -> Vec<String> {
-    let (entries, _) = entries(mail);
+/// Takes what is queued, as the content of each message, or as the type and user of any other.
+fn received(writer_end: &mut WriterEnd) -> Vec<String> {
+    let (entries, _) = entries(writer_end);
     let word = |message: &Value, key: &str| message[key].as_str().unwrap_or_default().to_owned();
     entries
         .iter()
@@ -95,69 +110,56 @@ fn heard(mail: &mut WriterEnd) -> Vec<String> {
 
 #[test]
 fn a_turn_is_one_entry_for_each_member() {
-    let mut hub = hub(&[]);
-    let mut ann = register(&mut hub, 1, "Ann", "r");
-    let mut bob = register(&mut hub, 2, "Bob", "r");
-    hub.flush(now());
-    entries(&mut ann);
-    entries(&mut bob);
+    let (mut hub, [mut ann, mut bob]) = room_of(["Ann", "Bob"]);
     for content in ["one", "two", "three"] {
         publish(&mut hub, 1, content);
     }
-    assert!(entries(&mut bob).0.is_empty(), "nothing goes out before the turn ends");
+    assert!(entries(&mut bob).0.is_empty(), "nothing is sent before the turn ends");
     hub.flush(now());
-    for mail in [&mut ann, &mut bob] {
-        let (entries, _) = entries(mail);
+    for writer_end in [&mut ann, &mut bob] {
+        let (entries, _) = entries(writer_end);
         assert_eq!(entries.len(), 1);
-        assert_eq!(
-            entries[0].iter().map(|message| message["seq"].as_u64().unwrap()).collect::<Vec<_>>(),
-            [1, 2, 3]
-        );
+        let seqs: Vec<_> =
+            entries[0].iter().map(|message| message["seq"].as_u64().unwrap()).collect();
+        assert_eq!(seqs, [1, 2, 3]);
     }
 }
 
 #[test]
-fn a_newcomer_in_the_middle_of_a_turn_hears_each_message_once() {
+fn a_newcomer_within_a_turn_receives_each_message_once() {
     let mut hub = hub(&[]);
     let mut ann = register(&mut hub, 1, "Ann", "r");
     publish(&mut hub, 1, "before");
     let mut bob = register(&mut hub, 2, "Bob", "r");
     publish(&mut hub, 1, "after");
     hub.flush(now());
-    assert_eq!(heard(&mut ann), ["welcome Ann", "join Ann", "before", "join Bob", "after"]);
-    assert_eq!(heard(&mut bob), ["welcome Bob", "before", "join Bob", "after"]);
+    assert_eq!(received(&mut ann), ["welcome Ann", "join Ann", "before", "join Bob", "after"]);
+    assert_eq!(received(&mut bob), ["welcome Bob", "before", "join Bob", "after"]);
 }
 
 #[test]
-fn a_private_message_overtakes_nothing() {
-    let mut hub = hub(&[]);
-    let mut ann = register(&mut hub, 1, "Ann", "r");
-    let mut bob = register(&mut hub, 2, "Bob", "r");
-    let mut eve = register(&mut hub, 3, "Eve", "r");
-    hub.flush(now());
-    for mail in [&mut ann, &mut bob, &mut eve] {
-        heard(mail);
-    }
+fn private_messages_keep_their_place_among_public_ones() {
+    let (mut hub, [mut ann, mut bob, mut eve]) = room_of(["Ann", "Bob", "Eve"]);
     publish(&mut hub, 1, "1");
     whisper(&mut hub, 1, "Bob", "2");
     publish(&mut hub, 3, "3");
     whisper(&mut hub, 1, "Bob", "4");
     whisper(&mut hub, 1, "nobody", "x");
     hub.flush(now());
-    assert_eq!(heard(&mut ann), ["1", "2", "3", "4", "error"]);
-    assert_eq!(heard(&mut bob), ["1", "2", "3", "4"]);
-    assert_eq!(heard(&mut eve), ["1", "3"]);
+    assert_eq!(received(&mut ann), ["1", "2", "3", "4", "error"]);
+    assert_eq!(received(&mut bob), ["1", "2", "3", "4"]);
+    assert_eq!(received(&mut eve), ["1", "3"]);
 }
 
 #[test]
-fn whatever_a_turn_has_for_a_member_is_one_entry() {
+fn all_private_messages_of_a_turn_are_one_entry() {
     let mut hub = hub(&[]);
     let mut ann = register(&mut hub, 1, "Ann", "r");
     let mut bob = register_with_queue(&mut hub, 2, Nickname::Chosen("Bob".into()), "r", 1);
     hub.flush(now());
-    heard(&mut ann);
-    heard(&mut bob);
-    // More than any queue has room for, if each took an entry of its own.
+    received(&mut ann);
+    received(&mut bob);
+    // Far more than the queue has space for, if each took an entry of its own.
     for number in 0..50 {
         whisper(&mut hub, 1, "Bob", &number.to_string());
         whisper(&mut hub, 1, "Nobody", "x");
@@ -169,28 +171,28 @@ fn whatever_a_turn_has_for_a_member_is_one_entry() {
         (entries.iter().map(Vec::len).collect::<Vec<_>>(), status),
         (vec![51], Status::Open)
     );
-    assert_eq!(heard(&mut ann).len(), 101);
+    assert_eq!(received(&mut ann).len(), 101);
 }
 
 #[test]
-fn a_member_whose_queue_is_full_goes_with_1013_and_sees_no_gap() {
+fn a_member_whose_queue_is_full_is_dropped_with_1013_without_a_gap() {
     let mut hub = hub(&[]);
     let mut ann = register(&mut hub, 1, "Ann", "r");
     let mut slow = register_with_queue(&mut hub, 2, Nickname::Chosen("slow".into()), "r", 2);
     hub.flush(now());
-    heard(&mut ann);
+    received(&mut ann);
     let (greeting, _) = entries(&mut slow);
     assert_eq!(
         greeting.iter().map(Vec::len).collect::<Vec<_>>(),
         [1, 1],
-        "welcome, and its own join"
+        "the welcome, and its own join"
     );
     for content in ["1", "2", "3", "4", "5", "6"] {
         publish(&mut hub, 1, content);
         hub.flush(now());
     }
-    // With room for two, and for a greeting, which it has taken already.
-    assert_eq!(heard(&mut ann), ["1", "2", "3", "4", "5", "leave slow", "6"]);
+    // The queue has space for two, and for a greeting of two, which was read already.
+    assert_eq!(received(&mut ann), ["1", "2", "3", "4", "5", "leave slow", "6"]);
     let (entries, status) = entries(&mut slow);
     assert_eq!(
         entries.concat().iter().map(|m| m["seq"].as_u64()).collect::<Vec<_>>(),
@@ -200,23 +202,23 @@ fn a_member_whose_queue_is_full_goes_with_1013_and_sees_no_gap() {
 }
 
 #[test]
-fn a_queue_has_room_for_so_many_bytes_or_any_one_entry() {
-    let (mut outbox, _controls, mut mail) = outbox::channel(16, 100, &SweepQueue::new());
+fn a_queue_is_bounded_in_bytes_but_takes_any_single_entry() {
+    let (mut outbox, _reader_end, mut writer_end) = outbox::channel(16, 100, &SweepQueue::new());
     let entry = |bytes| Frames::from(vec![b'x'; bytes]);
     outbox.greet(entry(1000));
-    assert_eq!(outbox.queue(entry(100)), Ok(()), "the greeting takes no room");
+    assert_eq!(outbox.queue(entry(100)), Ok(()), "a greeting does not count");
     assert_eq!(outbox.queue(entry(1)), Err(QueueFull));
-    assert_eq!(mail.take().0.len(), 2);
-    assert_eq!(outbox.queue(entry(101)), Ok(()), "alone, any entry fits");
+    assert_eq!(writer_end.take().0.len(), 2);
+    assert_eq!(outbox.queue(entry(101)), Ok(()), "an empty queue takes any entry");
     assert_eq!(outbox.queue(entry(1)), Err(QueueFull));
     for _ in 0..100 {
-        mail.take();
-        assert_eq!(outbox.queue(entry(60)), Ok(()), "what has been taken counts no more");
+        writer_end.take();
+        assert_eq!(outbox.queue(entry(60)), Ok(()), "what was taken does not count");
     }
 }
 
 #[test]
-fn the_room_that_remembers_most_forgets_before_others() {
+fn the_room_that_remembers_most_forgets_first() {
     let mut hub = hub(&["--history-bytes", "4000"]);
     let _ann = register(&mut hub, 1, "Ann", "quiet");
     let _bob = register(&mut hub, 2, "Bob", "loud");
@@ -228,7 +230,7 @@ fn the_room_that_remembers_most_forgets_before_others() {
         publish(&mut hub, 2, &number.to_string());
     }
     hub.flush(now());
-    let mut greeting = |id, name, room| heard(&mut register(&mut hub, id, name, room));
+    let mut greeting = |id, name, room| received(&mut register(&mut hub, id, name, room));
     assert_eq!(greeting(3, "Cid", "quiet"), ["welcome Cid", "1", "2", "3"]);
     let loud = greeting(4, "Dan", "loud");
     assert!((5..20).contains(&loud.len()), "{loud:?}");
@@ -237,16 +239,16 @@ fn the_room_that_remembers_most_forgets_before_others() {
 }
 
 #[test]
-fn many_full_queues_at_once_are_many_leaves_in_one_entry() {
+fn the_leaves_of_many_full_queues_are_one_entry() {
     let mut hub = hub(&[]);
     let mut ann = register(&mut hub, 1, "Ann", "r");
-    // A greeting, the turn's join notices, one more entry, since there is no history yet, and then
-    // nothing fits.
+    // Each queue has space for its greeting, the turn's join notices and one more entry, since
+    // there is no history yet.
     let slow: Vec<WriterEnd> = (2..50)
         .map(|id| register_with_queue(&mut hub, id, Nickname::Chosen(format!("s{id}")), "r", 1))
         .collect();
     hub.flush(now());
-    heard(&mut ann);
+    received(&mut ann);
     for content in ["x", "y"] {
         publish(&mut hub, 1, content);
         hub.flush(now());
@@ -255,50 +257,45 @@ fn many_full_queues_at_once_are_many_leaves_in_one_entry() {
     assert_eq!(
         entries.iter().map(Vec::len).collect::<Vec<_>>(),
         [1, 1, 48],
-        "the messages, then all the leaves"
+        "the two messages, then all leaves"
     );
-    assert!(slow.iter().all(|mail| mail.reason() == Some(CloseReason::TooSlow)));
+    assert!(slow.iter().all(|writer_end| writer_end.reason() == Some(CloseReason::TooSlow)));
 }
 
 #[test]
-fn a_leave_comes_after_the_members_last_message_and_the_member_hears_what_it_said() {
-    let mut hub = hub(&[]);
-    let mut ann = register(&mut hub, 1, "Ann", "r");
-    let mut bob = register(&mut hub, 2, "Bob", "r");
-    hub.flush(now());
-    heard(&mut ann);
-    heard(&mut bob);
-    publish(&mut hub, 2, "last words");
+fn a_leave_follows_the_members_last_message() {
+    let (mut hub, [mut ann, mut bob]) = room_of(["Ann", "Bob"]);
+    publish(&mut hub, 2, "last message");
     hub.handle(Event::Unregister { id: 2, reason: CloseReason::ClientClosed }, now());
-    publish(&mut hub, 2, "from beyond");
+    publish(&mut hub, 2, "after it has left");
     hub.handle(Event::Unregister { id: 2, reason: CloseReason::ConnectionLost }, now());
     hub.flush(now());
-    assert_eq!(heard(&mut ann), ["last words", "leave Bob"]);
-    assert_eq!(heard(&mut bob), ["last words"]);
+    assert_eq!(received(&mut ann), ["last message", "leave Bob"]);
+    assert_eq!(received(&mut bob), ["last message"]);
     assert_eq!(bob.reason(), Some(CloseReason::ClientClosed));
 }
 
 #[test]
-fn a_refused_newcomer_is_told_and_nobody_hears_of_it() {
+fn a_refused_newcomer_receives_an_error_and_nobody_else_notices() {
     let mut hub = hub(&["--max-rooms", "1"]);
     let mut ann = register(&mut hub, 1, "Ann", "r");
     let mut taken = register(&mut hub, 2, "ANN", "r");
     let mut no_room = register(&mut hub, 3, "Bob", "elsewhere");
-    publish(&mut hub, 2, "from a stranger");
+    publish(&mut hub, 2, "from somebody who is not a member");
     hub.handle(Event::Unregister { id: 2, reason: CloseReason::ConnectionLost }, now());
     hub.flush(now());
-    assert_eq!(heard(&mut ann), ["welcome Ann", "join Ann"]);
-    for (mail, reason) in
+    assert_eq!(received(&mut ann), ["welcome Ann", "join Ann"]);
+    for (writer_end, reason) in
         [(&mut taken, CloseReason::NameTaken), (&mut no_room, CloseReason::RoomLimit)]
     {
-        let (entries, status) = entries(mail);
+        let (entries, status) = entries(writer_end);
         assert_has(&entries[0][0], json!({"type": "error", "code": reason.name()}));
-        assert_eq!((status, mail.reason()), (Status::Closed, Some(reason)));
+        assert_eq!((status, writer_end.reason()), (Status::Closed, Some(reason)));
     }
 }
 
 #[test]
-fn a_room_of_absent_members_alone_gives_way_before_a_newcomer_is_refused() {
+fn a_room_whose_members_are_all_absent_gives_way() {
     let mut hub = hub(&["--max-rooms", "2", "--leave-grace", "1h"]);
     let _ann = register(&mut hub, 1, "Ann", "lively");
     for (id, name) in [(2, "Bob"), (3, "Eve")] {
@@ -308,18 +305,18 @@ fn a_room_of_absent_members_alone_gives_way_before_a_newcomer_is_refused() {
     let mut cid = register(&mut hub, 4, "Cid", "new");
     let mut dan = register(&mut hub, 5, "Dan", "newer");
     hub.flush(now());
-    assert_eq!(heard(&mut cid), ["welcome Cid", "join Cid"]);
+    assert_eq!(received(&mut cid), ["welcome Cid", "join Cid"]);
     assert_eq!(
-        (heard(&mut dan), dan.reason()),
+        (received(&mut dan), dan.reason()),
         (vec!["error".to_owned()], Some(CloseReason::RoomLimit))
     );
 }
 
 #[test]
-fn a_guest_whose_name_is_taken_gets_the_next() {
+fn a_guest_whose_name_is_taken_gets_the_next_one() {
     let mut hub = hub(&[]);
     let mut names = Vec::new();
-    let mails: Vec<WriterEnd> = [35, 35, 35, u32::MAX, u32::MAX]
+    let writer_ends: Vec<WriterEnd> = [35, 35, 35, u32::MAX, u32::MAX]
         .into_iter()
         .enumerate()
         .map(|(i, start)| {
@@ -327,78 +324,90 @@ fn a_guest_whose_name_is_taken_gets_the_next() {
         })
         .collect();
     hub.flush(now());
-    for mut mail in mails {
-        names.push(entries(&mut mail).0[0][0]["user"].as_str().unwrap().to_owned());
+    for mut writer_end in writer_ends {
+        names.push(entries(&mut writer_end).0[0][0]["user"].as_str().unwrap().to_owned());
     }
     assert_eq!(names[..3], ["guest-000z", "guest-0010", "guest-0011"]);
     assert_ne!(names[3], names[4]);
 }
 
 #[test]
-fn stopping_delivers_the_turn_then_closes_all_and_refuses_newcomers() {
+fn a_stop_delivers_the_turn_closes_everyone_and_refuses_newcomers() {
     let mut hub = hub(&[]);
     let mut ann = register(&mut hub, 1, "Ann", "r");
     publish(&mut hub, 1, "last");
     hub.handle(Event::Stop, now());
     let mut late = register(&mut hub, 2, "late", "r");
     hub.flush(now());
-    assert_eq!(heard(&mut ann), ["welcome Ann", "join Ann", "last"]);
+    assert_eq!(received(&mut ann), ["welcome Ann", "join Ann", "last"]);
     assert_eq!(entries(&mut ann).1, Status::Closed);
-    for mail in [&ann, &late] {
-        assert_eq!(mail.reason(), Some(CloseReason::ServerShutdown));
+    for writer_end in [&ann, &late] {
+        assert_eq!(writer_end.reason(), Some(CloseReason::ServerShutdown));
     }
-    assert_eq!(heard(&mut late), [""; 0]);
+    assert_eq!(received(&mut late), [""; 0]);
+}
+
+/// Lets a crowd of 200 join, each member in a turn of its own. Its own join notice comes at once.
+fn crowd(hub: &mut Hub) -> Vec<WriterEnd> {
+    let join = |id| {
+        let name = Nickname::Chosen(format!("m{id}"));
+        let mut member = register_with_queue(hub, id, name, "r", 256);
+        hub.flush(now());
+        assert_eq!(received(&mut member), [format!("welcome m{id}"), format!("join m{id}")]);
+        member
+    };
+    (1..=200).map(join).collect()
 }
 
 #[test]
-fn a_crowd_is_told_of_comings_and_goings_together_and_in_their_place() {
+fn notices_of_a_crowd_are_collected_in_one_entry() {
     let mut hub = hub(&[]);
-    let mut mails: Vec<WriterEnd> = (1..=200)
-        .map(|id| {
-            let mut mail =
-                register_with_queue(&mut hub, id, Nickname::Chosen(format!("m{id}")), "r", 256);
-            hub.flush(now());
-            let heard = heard(&mut mail);
-            assert_eq!(heard, [format!("welcome m{id}"), format!("join m{id}")], "its own at once");
-            mail
-        })
-        .collect();
+    let mut members = crowd(&mut hub);
     hub.handle(Event::NoticesDue, now());
     hub.flush(now());
-    // The last hundred came to a crowd: one entry tells of all of them.
-    let (entries, _) = entries(&mut mails[0]);
+    // The room became a crowd with its hundredth member.
+    let (entries, _) = entries(&mut members[0]);
     assert_eq!(entries.iter().map(Vec::len).sum::<usize>(), 199);
     assert_eq!(entries.last().map(Vec::len), Some(101));
-    assert_eq!(heard(&mut mails[150]).len(), 200 - 151);
+    assert_eq!(received(&mut members[150]).len(), 200 - 151);
+}
 
-    mails.iter_mut().for_each(|mail| drop(heard(mail)));
+#[test]
+fn notices_of_a_crowd_keep_their_place_among_messages() {
+    let mut hub = hub(&[]);
+    let mut members = crowd(&mut hub);
+    hub.handle(Event::NoticesDue, now());
+    hub.flush(now());
+    members.iter_mut().for_each(|member| {
+        received(member);
+    });
 
-    // What is said takes the notices before it along; what is told to one member alone overtakes
-    // none.
+    // A private message takes the notices before it along, for its two members.
     let mut late = register(&mut hub, 201, "late", "r");
     hub.flush(now());
-    assert_eq!(heard(&mut late), ["welcome late", "join late"]);
+    assert_eq!(received(&mut late), ["welcome late", "join late"]);
     whisper(&mut hub, 2, "m1", "psst");
     hub.flush(now());
-    assert_eq!(heard(&mut mails[0]), ["join late", "psst"]);
-    assert_eq!(heard(&mut mails[2]), [""; 0]);
+    assert_eq!(received(&mut members[0]), ["join late", "psst"]);
+    assert_eq!(received(&mut members[2]), [""; 0]);
+    // A public message takes them along for everybody.
     hub.handle(Event::Unregister { id: 201, reason: CloseReason::ClientClosed }, now());
     publish(&mut hub, 2, "hello");
     hub.flush(now());
-    assert_eq!(heard(&mut mails[0]), ["leave late", "hello"]);
-    assert_eq!(heard(&mut mails[2]), ["join late", "leave late", "hello"]);
-    // Also where what waits is so much that the message begins an entry of its own.
+    assert_eq!(received(&mut members[0]), ["leave late", "hello"]);
+    assert_eq!(received(&mut members[2]), ["join late", "leave late", "hello"]);
+    // So it does if the notices alone fill an entry.
     let many: Vec<WriterEnd> =
         (300..500).map(|id| register(&mut hub, id, &format!("m{id}"), "r")).collect();
     publish(&mut hub, 2, "at once");
     hub.flush(now());
-    assert_eq!(heard(&mut mails[2]).last().map(String::as_str), Some("at once"));
+    assert_eq!(received(&mut members[2]).last().map(String::as_str), Some("at once"));
     drop(many);
     assert_eq!(late.reason(), Some(CloseReason::ClientClosed));
 }
 
 #[test]
-fn frames_of_every_length_have_their_header() {
+fn a_frame_of_any_length_has_the_right_header() {
     let mut hub = hub(&["--max-message-bytes", "100000"]);
     let mut ann = register(&mut hub, 1, "Ann", "r");
     for length in [1, 20, 30, 40, 125, 126, 65_400, 65_500, 70_000] {
@@ -406,11 +415,11 @@ fn frames_of_every_length_have_their_header() {
     }
     hub.flush(now());
     // Decoding checks each length.
-    assert_eq!(heard(&mut ann).last().map(String::len), Some(70_000));
+    assert_eq!(received(&mut ann).last().map(String::len), Some(70_000));
 }
 
 #[test]
-fn stopping_tells_a_member_that_missed_something_so() {
+fn a_member_that_missed_something_is_closed_with_1013_at_a_stop() {
     let mut hub = hub(&[]);
     let _ann = register(&mut hub, 1, "Ann", "r");
     let slow = register_with_queue(&mut hub, 2, Nickname::Chosen("slow".into()), "r", 1);
@@ -423,31 +432,23 @@ fn stopping_tells_a_member_that_missed_something_so() {
 }
 
 #[test]
-fn what_waits_in_the_inbox_is_delivered_before_a_stop() {
-    let mut hub = hub(&[]);
-    let mut ann = register(&mut hub, 1, "Ann", "r");
-    hub.flush(now());
-    heard(&mut ann);
+fn messages_in_the_inbox_are_delivered_before_a_stop() {
+    let (hub, [mut ann]) = room_of(["Ann"]);
     let (inbox, events) = bounded(1024);
     for number in 0..600 {
-        inbox
-            .send(Timed::now(Event::Publish {
-                id: 1,
-                content: number.to_string(),
-                reference: None,
-            }))
-            .unwrap();
+        let content = number.to_string();
+        inbox.send(Timed::now(Event::Publish { id: 1, content, reference: None })).unwrap();
     }
     let (stop, stopped) = bounded(1);
     stop.send(()).unwrap();
     drop(inbox);
     hub.run(&events, stopped);
-    assert_eq!(heard(&mut ann), (0..600).map(|number| number.to_string()).collect::<Vec<_>>());
+    assert_eq!(received(&mut ann), (0..600).map(|number| number.to_string()).collect::<Vec<_>>());
     assert_eq!(ann.reason(), Some(CloseReason::ServerShutdown));
 }
 
 #[test]
-fn every_message_has_the_time_and_each_life_of_a_room_its_epoch() {
+fn every_message_has_a_time_and_every_run_its_own_epochs() {
     let mut epochs = Vec::new();
     for run_id in [1, 2] {
         let mut hub = Hub::new(Arc::new(config(&[])), SweepQueue::new(), run_id);
@@ -469,7 +470,7 @@ fn every_message_has_the_time_and_each_life_of_a_room_its_epoch() {
 }
 
 #[test]
-fn a_hub_that_does_not_answer_is_not_healthy() {
+fn a_hub_that_does_not_reply_is_not_healthy() {
     let (inbox, events) = bounded(1);
     assert_eq!(parlour::http::routes::health(&inbox).status(), 503);
     drop(events);
@@ -477,18 +478,15 @@ fn a_hub_that_does_not_answer_is_not_healthy() {
 }
 
 #[test]
-fn health_is_answered() {
-    let (ask, answered) = bounded(1);
-    hub(&[]).handle(Event::Health(ask), now());
-    assert_eq!(answered.try_recv(), Ok(()));
+fn the_hub_replies_to_a_health_check() {
+    let (reply, replied) = bounded(1);
+    hub(&[]).handle(Event::Health(reply), now());
+    assert_eq!(replied.try_recv(), Ok(()));
 }
 
 #[test]
-fn a_long_turn_is_cut_into_entries_of_bounded_size() {
-    let mut hub = hub(&[]);
-    let mut ann = register(&mut hub, 1, "Ann", "r");
-    hub.flush(now());
-    entries(&mut ann);
+fn a_long_turn_is_split_into_bounded_entries() {
+    let (mut hub, [mut ann]) = room_of(["Ann"]);
     for _ in 0..20 {
         publish(&mut hub, 1, &"x".repeat(4000));
     }
@@ -502,7 +500,7 @@ fn a_long_turn_is_cut_into_entries_of_bounded_size() {
 }
 
 #[test]
-fn an_entry_of_a_members_own_holds_as_much_again_and_no_more() {
+fn an_entry_may_hold_as_much_again_for_its_member_alone() {
     let mut hub = hub(&[]);
     let mut ann = register_with_queue(&mut hub, 1, Nickname::Chosen("Ann".to_owned()), "r", 256);
     let _bob = register_with_queue(&mut hub, 2, Nickname::Chosen("Bob".to_owned()), "r", 256);
@@ -510,10 +508,11 @@ fn an_entry_of_a_members_own_holds_as_much_again_and_no_more() {
     entries(&mut ann);
     let content = "x".repeat(1000);
     for number in 0..200 {
-        // In stretches, so that much of both kinds comes together.
-        match number % 30 < 15 {
-            true => whisper(&mut hub, 2, "Ann", &content),
-            false => publish(&mut hub, 2, &content),
+        // Alternately 15 private ones and 15 public ones, so that there is much of both.
+        if number % 30 < 15 {
+            whisper(&mut hub, 2, "Ann", &content);
+        } else {
+            publish(&mut hub, 2, &content);
         }
     }
     hub.flush(now());
@@ -526,15 +525,15 @@ fn an_entry_of_a_members_own_holds_as_much_again_and_no_more() {
 }
 
 #[test]
-fn no_message_is_longer_than_the_longest_a_client_may_send() {
+fn no_server_message_is_longer_than_the_longest_of_a_client() {
     const CONTENT_BYTES_MAX: usize = 1000;
     let mut hub = hub(&["--max-message-bytes=1000"]);
     let (ann, bob) = ("\u{10000}".repeat(32), "\u{10001}".repeat(32));
-    let mut mail = register(&mut hub, 1, &ann, &"r".repeat(64));
+    let mut writer_end = register(&mut hub, 1, &ann, &"r".repeat(64));
     let _bob = register(&mut hub, 2, &bob, &"r".repeat(64));
     hub.flush(now());
-    entries(&mut mail);
-    // Six bytes each in JSON.
+    entries(&mut writer_end);
+    // In JSON, each of these bytes takes six.
     let (content, reference) = ("\u{1}".repeat(CONTENT_BYTES_MAX), Some("\u{1}".repeat(64)));
     hub.handle(
         Event::Publish { id: 1, content: content.clone(), reference: reference.clone() },
@@ -543,7 +542,7 @@ fn no_message_is_longer_than_the_longest_a_client_may_send() {
     hub.flush(now());
     hub.handle(Event::Whisper { id: 1, to: bob, content, reference }, now());
     hub.flush(now());
-    let (taken, _) = mail.take();
+    let (taken, _) = writer_end.take();
     assert_eq!(taken.len(), 2);
     for entry in taken {
         let longest = frame_bytes_max(CONTENT_BYTES_MAX);

@@ -1,4 +1,4 @@
-//! What the protocol promises, under any sequence of events: the hub beside a model of it.
+//! The protocol's promises under any sequence of events: the hub, compared with a model of it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,15 +15,16 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 use serde_json::Value;
 
-use crate::support::model::{Asks, Id, Model, Secret, hex};
+use crate::support::model::{Id, Join, Model, Secret, hex};
 use crate::support::steps::{
-    Claim, ENDS, NAMES, PEOPLE, QUEUE_ENOUGH, ROOMS, Rules, Seen, Step, rules, step, words,
+    CaseOptions, Claim, ENDS, NAMES, PEOPLE, QUEUE_AMPLE, ROOMS, Since, Step, case_options,
+    content_of, step,
 };
 use crate::support::{config, raw};
 
-/// Cases, unless `PROPTEST_CASES` says otherwise. They are the same each time unless
-/// `PROPTEST_RNG_SEED` does.
-const CASES_USUAL: u32 = 250;
+/// Number of cases, unless `PROPTEST_CASES` has another. They are always the same, unless
+/// `PROPTEST_RNG_SEED` has a seed.
+const CASES_DEFAULT: u32 = 250;
 const STEPS_MAX: usize = 160;
 
 #[test]
@@ -31,36 +32,36 @@ fn the_hub_does_what_the_model_does() {
     let is_set = |name| std::env::var_os(name).is_some();
     let mut config = Config { failure_persistence: None, ..Config::default() };
     if !is_set("PROPTEST_CASES") {
-        config.cases = CASES_USUAL;
+        config.cases = CASES_DEFAULT;
     }
     if !is_set("PROPTEST_RNG_SEED") {
         config.rng_seed = RngSeed::Fixed(1);
     }
-    let cases = (rules(), prop::collection::vec(step(), 0..STEPS_MAX));
-    let result = TestRunner::new(config).run(&cases, |(rules, steps)| {
-        play(&rules, &steps);
+    let cases = (case_options(), prop::collection::vec(step(), 0..STEPS_MAX));
+    let result = TestRunner::new(config).run(&cases, |(options, steps)| {
+        play(&options, &steps);
         Ok(())
     });
     result.unwrap_or_else(|failure| panic!("{failure}"));
 }
 
-/// Plays a case on the hub and the model, and compares all that everybody hears.
-fn play(rules: &Rules, steps: &[Step]) {
-    let mut stage = Stage::new(rules);
+/// Plays a case on the hub and the model, and compares all that every connection receives.
+fn play(options: &CaseOptions, steps: &[Step]) {
+    let mut harness = Harness::new(options);
     for step in steps {
-        stage.step(step);
+        harness.step(step);
     }
-    stage.step(&Step::Flush);
-    for id in 0..stage.lines.len() {
-        stage.read(id);
+    harness.step(&Step::Flush);
+    for id in 0..harness.connections.len() {
+        harness.read(id);
     }
 }
 
-/// What a person knows, from what it has read.
+/// What a person knows from what it has received.
 #[derive(Clone, Debug, Default)]
-struct Memory {
+struct Person {
     /// Its newest connection.
-    line: Option<Id>,
+    connection: Option<Id>,
     room: String,
     name: String,
     secret: Option<Secret>,
@@ -69,7 +70,7 @@ struct Memory {
     sent: Option<Sent>,
 }
 
-/// A message of somebody's.
+/// A message that a person sends.
 #[derive(Clone, Debug)]
 struct Sent {
     to: Option<String>,
@@ -77,41 +78,43 @@ struct Sent {
     reference: Option<String>,
 }
 
-/// A connection, and what has been read from it.
-struct Line {
+/// A connection, and what was received on it.
+struct Connection {
+    /// The number of its person.
     who: usize,
-    mail: WriterEnd,
-    /// Its queue is larger than anything that could be said.
-    roomy: bool,
-    /// What is read from here on its person does not get.
-    silent: bool,
+    writer_end: WriterEnd,
+    /// Its queue can't become full.
+    ample: bool,
+    /// Its person does not receive what is read from here on.
+    stalled: bool,
     since: Option<u64>,
-    read: usize,
-    /// Number of the next public message, if it is not a receipt for an old one.
+    /// How many messages were received.
+    received: usize,
+    /// `seq` of the next public message that is not a receipt for an old one.
     next: u64,
-    /// Messages of the greeting that have not been read.
+    /// How many public messages of the greeting are still to come.
     greeting: u64,
-    /// Who has left before its eyes.
-    gone: Vec<String>,
+    /// Who has left, by the notices received.
+    left: Vec<String>,
 }
 
-struct Stage {
+struct Harness {
     hub: Hub,
     model: Model,
     start: Instant,
-    people: Vec<Memory>,
-    lines: Vec<Line>,
+    people: Vec<Person>,
+    connections: Vec<Connection>,
     /// The epoch that each life of a room has.
     epochs: HashMap<u64, String>,
-    /// Each public message as it first went out, by life and number.
+    /// Each public message as it was first received, by life and `seq`.
     frames: HashMap<(u64, u64), Vec<u8>>,
-    /// Something has happened in this turn.
-    turning: bool,
+    /// The turn has begun, and is not flushed.
+    in_turn: bool,
 }
 
-impl Stage {
-    fn new(rules: &Rules) -> Stage {
-        let (history, grace, rooms) = (rules.history, rules.grace, rules.rooms);
+impl Harness {
+    fn new(options: &CaseOptions) -> Harness {
+        let &CaseOptions { history, grace, rooms } = options;
         let options = [
             ("--history", history.to_string()),
             ("--max-rooms", rooms.to_string()),
@@ -119,83 +122,78 @@ impl Stage {
         ];
         let options: Vec<&str> =
             options.iter().flat_map(|(name, value)| [*name, &**value]).collect();
-        Stage {
+        Harness {
             hub: Hub::new(Arc::new(config(&options)), SweepQueue::new(), 7),
             model: Model::new(history, grace, rooms),
             start: Instant::now(),
-            people: vec![Memory::default(); PEOPLE],
-            lines: Vec::new(),
+            people: vec![Person::default(); PEOPLE],
+            connections: Vec::new(),
             epochs: HashMap::new(),
             frames: HashMap::new(),
-            turning: false,
+            in_turn: false,
         }
     }
 
     fn handle(&mut self, event: Event) {
-        self.turning = true;
-        self.hub.handle(event, self.moment());
+        self.in_turn = true;
+        self.hub.handle(event, self.now());
     }
 
-    fn moment(&self) -> Now {
+    fn now(&self) -> Now {
         Now { ts: self.model.now, at: self.start + Duration::from_millis(self.model.now) }
     }
 
     fn step(&mut self, step: &Step) {
         match step {
-            &Step::Join { who, again, name, room, ref claim, ref seen, queue } => {
-                if !again || self.people[who].line.is_none() {
-                    let fresh = Memory {
-                        room: ROOMS[room].to_owned(),
-                        name: NAMES[name.unwrap_or(who)].to_owned(),
-                        ..Memory::default()
-                    };
-                    let Memory { secret, life, seq, sent, .. } = self.people[who].clone();
-                    // What it knows of elsewhere it may still claim here.
-                    self.people[who] = Memory { secret, life, seq, sent, ..fresh };
+            &Step::Join { who, again, name, room, ref claim, ref since, queue } => {
+                let person = &mut self.people[who];
+                if !again || person.connection.is_none() {
+                    // What it knows of another room, it may still claim here.
+                    person.connection = None;
+                    person.room = ROOMS[room].to_owned();
+                    person.name = NAMES[name.unwrap_or(who)].to_owned();
                 }
-                self.join(who, claim, seen, queue);
+                self.join(who, claim, since, queue);
             }
-            &Step::Say { who, content, reference } => {
+            &Step::Publish { who, content, reference } => {
                 let reference = reference.map(|number| number.to_string());
-                self.send(who, Sent { to: None, content: words(content), reference });
+                self.send(who, Sent { to: None, content: content_of(content), reference });
             }
             &Step::Whisper { who, to, content, reference } => {
+                let (to, content) = (Some(NAMES[to].to_owned()), content_of(content));
                 let reference = reference.map(|number| number.to_string());
-                self.send(
-                    who,
-                    Sent { to: Some(NAMES[to].to_owned()), content: words(content), reference },
-                );
+                self.send(who, Sent { to, content, reference });
             }
-            &Step::Again { who } => {
+            &Step::Repeat { who } => {
                 if let Some(sent) = self.people[who].sent.clone() {
                     self.send(who, sent);
                 }
             }
-            &Step::Complain { who, reference } => {
-                let Some(id) = self.people[who].line else { return };
+            &Step::Invalid { who, reference } => {
+                let Some(id) = self.people[who].connection else { return };
                 let reference = reference.map(|number| number.to_string());
-                self.model.complain(id, &reference);
+                self.model.reply_error(id, &reference);
                 let reply = ErrorReply { code: ErrorCode::BadJson, content: "".into(), reference };
                 self.handle(Event::Invalid { id: id as u64, reply });
             }
             &Step::End { who, how } => {
-                let Some(id) = self.people[who].line else { return };
+                let Some(id) = self.people[who].connection else { return };
                 self.model.end(id, ENDS[how]);
                 self.handle(Event::Unregister { id: id as u64, reason: ENDS[how] });
             }
             &Step::Read { who } => {
-                if let Some(id) = self.people[who].line {
+                if let Some(id) = self.people[who].connection {
                     self.read(id);
                 }
             }
-            &Step::Silence { who } => {
-                if let Some(id) = self.people[who].line {
-                    self.lines[id].silent = true;
+            &Step::Stall { who } => {
+                if let Some(id) = self.people[who].connection {
+                    self.connections[id].stalled = true;
                 }
             }
             Step::Flush => self.flush(),
             &Step::Wait(time) => {
-                // A turn's events have one time.
+                // All events of a turn have the same time.
                 self.flush();
                 self.model.wait(time);
                 self.handle(Event::AbsencesDue);
@@ -210,12 +208,12 @@ impl Stage {
     }
 
     fn send(&mut self, who: usize, sent: Sent) {
-        let Some(id) = self.people[who].line else { return };
+        let Some(id) = self.people[who].connection else { return };
         self.people[who].sent = Some(sent.clone());
         let Sent { to, content, reference } = sent;
         match to {
             None => {
-                self.model.say(id, &content, &reference);
+                self.model.publish(id, &content, &reference);
                 self.handle(Event::Publish { id: id as u64, content, reference });
             }
             Some(to) => {
@@ -225,113 +223,115 @@ impl Stage {
         }
     }
 
-    fn join(&mut self, who: usize, claim: &Claim, seen: &Seen, queue: usize) {
-        let id = self.lines.len();
-        let memory = self.people[who].clone();
-        // Two rooms that lose their last members in one turn do so in an order that only the hub
-        // knows.
-        let queue = if memory.room == ROOMS[0] { queue } else { QUEUE_ENOUGH };
-        let (outbox, _controls, mail) = outbox::channel(queue, u64::MAX, &SweepQueue::new());
+    fn join(&mut self, who: usize, claim: &Claim, since: &Since, queue: usize) {
+        let id = self.connections.len();
+        let person = self.people[who].clone();
+        // If full queues emptied two rooms in one turn, the model would not know which came first.
+        let queue = if person.room == ROOMS[0] { queue } else { QUEUE_AMPLE };
+        let (outbox, _reader_end, writer_end) =
+            outbox::channel(queue, u64::MAX, &SweepQueue::new());
         let claim = match claim {
-            Claim::Own => memory.secret,
+            Claim::Own => person.secret,
             Claim::Of(other) => self.people[*other].secret,
             Claim::Wrong => Some(Secret::MAX),
             Claim::None => None,
         };
-        let resume = memory.life.and_then(|life| match seen {
-            Seen::Truth => Some((life, memory.seq)),
-            Seen::Less(by) => Some((life, memory.seq.saturating_sub(*by))),
-            Seen::More(by) => Some((life, memory.seq + by)),
-            Seen::OtherLife => Some((0, memory.seq)),
-            Seen::Nothing => None,
+        let resume = person.life.and_then(|life| match since {
+            Since::True => Some((life, person.seq)),
+            Since::Earlier(by) => Some((life, person.seq.saturating_sub(*by))),
+            Since::Later(by) => Some((life, person.seq + by)),
+            Since::OtherEpoch => Some((0, person.seq)),
+            Since::None => None,
         });
-        let asks =
-            Asks { name: memory.name, room: memory.room, fresh: id as Secret + 1, claim, resume };
-        self.model.join(&asks);
+        let join =
+            Join { name: person.name, room: person.room, fresh: id as Secret + 1, claim, resume };
+        self.model.join(&join);
         let session = |secret| Session::parse(&hex(secret)).unwrap();
         let epoch = |life| self.epochs.get(&life).cloned().unwrap_or_else(|| "another".to_owned());
         let request = JoinRequest {
-            name: Nickname::Chosen(asks.name),
-            room: asks.room,
-            session: session(asks.fresh),
+            name: Nickname::Chosen(join.name),
+            room: join.room,
+            session: session(join.fresh),
             claim: claim.map(session),
             resume: resume.map(|(life, since)| Resume { epoch: epoch(life), since }),
         };
-        self.lines.push(Line {
+        self.connections.push(Connection {
             who,
-            mail,
-            roomy: queue == QUEUE_ENOUGH,
-            silent: false,
+            writer_end,
+            ample: queue == QUEUE_AMPLE,
+            stalled: false,
             since: resume.map(|(_, since)| since),
-            read: 0,
+            received: 0,
             next: 0,
             greeting: 0,
-            gone: Vec::new(),
+            left: Vec::new(),
         });
-        self.people[who].line = Some(id);
+        self.people[who].connection = Some(id);
         self.handle(Event::Register(Newcomer { id: id as u64, outbox, request: request.into() }));
     }
 
-    /// Ends the turn. Whose queue was full the hub alone knows, so the model follows it.
+    /// Ends the turn. Only the hub knows whose queues were full, so the model follows it.
     fn flush(&mut self) {
-        self.hub.flush(self.moment());
-        let is_slow = |id: &Id| self.lines[*id].mail.reason() == Some(CloseReason::TooSlow);
-        let evicted: Vec<Id> = (0..self.lines.len())
-            .filter(|id| self.model.ears[*id].closed.is_none())
+        self.hub.flush(self.now());
+        let is_slow =
+            |id: &Id| self.connections[*id].writer_end.reason() == Some(CloseReason::TooSlow);
+        let evicted: Vec<Id> = (0..self.connections.len())
+            .filter(|id| self.model.expected[*id].closed.is_none())
             .filter(is_slow)
             .collect();
         assert!(
-            !evicted.iter().any(|id| self.lines[*id].roomy),
-            "a queue with room is not too slow"
+            !evicted.iter().any(|id| self.connections[*id].ample),
+            "a client whose queue has space is not too slow"
         );
         self.model.evict(&evicted);
-        self.turning = false;
+        self.in_turn = false;
     }
 
-    /// Reads what has come on a connection, which must be what the model says.
+    /// Receives what is queued for a connection, and compares it with the model.
     fn read(&mut self, id: Id) {
-        let (entries, status) = self.lines[id].mail.take();
+        let (entries, status) = self.connections[id].writer_end.take();
         for entry in entries {
             let mut bytes = entry.to_vec();
             for (_, payload) in raw::frames(&mut bytes) {
-                self.hear(id, &payload);
+                self.receive(id, &payload);
             }
             assert!(bytes.is_empty(), "an entry holds whole frames");
         }
-        let (line, ear) = (&self.lines[id], &self.model.ears[id]);
-        let lag = ear.due.len() - line.read;
-        match ear.closed {
-            None => assert!(
-                lag == 0 || self.turning,
-                "{lag} messages have not been delivered: {:?}",
-                ear.due.last()
-            ),
-            Some(_) if line.mail.reason() == Some(CloseReason::TooSlow) => assert!(!line.roomy),
-            Some(reason) => {
-                assert_eq!((line.mail.reason(), status), (Some(reason), Status::Closed));
+        let (connection, expected) = (&self.connections[id], &self.model.expected[id]);
+        let missing = expected.messages.len() - connection.received;
+        let last = expected.messages.last();
+        let reason = connection.writer_end.reason();
+        match expected.closed {
+            None => {
+                assert!(missing == 0 || self.in_turn, "{missing} messages are missing: {last:?}");
+            }
+            Some(_) if reason == Some(CloseReason::TooSlow) => assert!(!connection.ample),
+            Some(expected) => {
+                assert_eq!((reason, status), (Some(expected), Status::Closed));
                 assert!(
-                    lag == 0 || !line.roomy,
-                    "{lag} messages got lost on the way out: {:?}",
-                    ear.due.last()
+                    missing == 0 || !connection.ample,
+                    "{missing} messages are missing before the end: {last:?}"
                 );
             }
         }
     }
 
-    fn hear(&mut self, id: Id, payload: &[u8]) {
+    fn receive(&mut self, id: Id, payload: &[u8]) {
         let mut message: Value = serde_json::from_slice(payload).unwrap();
-        let (line, ear) = (&mut self.lines[id], &mut self.model.ears[id]);
+        let connection = &mut self.connections[id];
+        let expected = &mut self.model.expected[id].messages;
         if message["type"] == "error" {
-            // Told to people, in words of its own; and a refusal has its own time.
+            // The model does not know the text, nor the time of a refusal.
             message.as_object_mut().unwrap().remove("content");
-            if ear.due.first().is_some_and(|due| due.get("ts").is_none()) {
+            if expected.first().is_some_and(|first| first.get("ts").is_none()) {
                 message.as_object_mut().unwrap().remove("ts");
             }
         }
-        settle_order(&mut ear.due[line.read..], &message);
-        let due =
-            ear.due.get(line.read).unwrap_or_else(|| panic!("nothing more was due: {message}"));
-        line.read += 1;
+        settle_order(&mut expected[connection.received..], &message);
+        let due = expected
+            .get(connection.received)
+            .unwrap_or_else(|| panic!("no message was expected: {message}"));
+        connection.received += 1;
         if message["type"] == "welcome" {
             let life = due["epoch"].as_u64().unwrap();
             let epoch = message["epoch"].as_str().unwrap();
@@ -340,90 +340,92 @@ impl Stage {
             assert_eq!(
                 self.epochs.values().filter(|other| *other == epoch).count(),
                 1,
-                "and no other life has it"
+                "no other life has this epoch"
             );
             message["epoch"] = life.into();
         }
         assert_eq!(&message, due);
         self.check_promises(id, &message, payload);
-        if !self.lines[id].silent {
+        if !self.connections[id].stalled {
             self.learn(id, &message);
         }
     }
 
-    /// What the protocol promises of a connection, whatever the model says.
+    /// Checks what the protocol promises about each connection, whatever the model says.
     fn check_promises(&mut self, id: Id, message: &Value, payload: &[u8]) {
-        let line = &mut self.lines[id];
+        let connection = &mut self.connections[id];
         let number = |key: &str| message[key].as_u64().unwrap();
         let user = message["user"].as_str().unwrap_or_default();
-        let greeting = line.greeting > 0;
+        let in_greeting = connection.greeting > 0;
         match message["type"].as_str().unwrap() {
             "welcome" => {
-                line.next = number("seq") - number("history") + 1;
-                line.greeting = number("history");
+                connection.next = number("seq") - number("history") + 1;
+                connection.greeting = number("history");
                 if message["recovered"] == true {
                     assert_eq!(
-                        Some(line.next),
-                        line.since.map(|since| since + 1),
-                        "it goes on where it stopped"
+                        Some(connection.next),
+                        connection.since.map(|since| since + 1),
+                        "it continues where it stopped"
                     );
                 }
             }
-            "public" if number("seq") < line.next => {
+            "public" if number("seq") < connection.next => {
                 assert_eq!(
-                    user, self.model.ears[id].due[0]["user"],
-                    "nobody else's message comes twice"
+                    user, self.model.expected[id].messages[0]["user"],
+                    "only its own messages may come twice, as receipts"
                 );
             }
             "public" => {
-                assert_eq!(number("seq"), line.next, "no gap");
-                line.next += 1;
-                line.greeting = line.greeting.saturating_sub(1);
+                assert_eq!(number("seq"), connection.next, "no gap");
+                connection.next += 1;
+                connection.greeting = connection.greeting.saturating_sub(1);
                 assert!(
-                    greeting || !line.gone.iter().any(|gone| gone == user),
-                    "{user} has left and says something"
+                    in_greeting || !connection.left.iter().any(|left| left == user),
+                    "{user} has left, and sends a message"
                 );
             }
-            "leave" => line.gone.push(user.to_owned()),
-            "join" => line.gone.retain(|gone| gone != user),
+            "leave" => connection.left.push(user.to_owned()),
+            "join" => connection.left.retain(|left| left != user),
             _ => {}
         }
         if message["type"] == "public" {
-            let life = self.model.ears[id].due[0]["epoch"].as_u64().unwrap();
+            let life = self.model.expected[id].messages[0]["epoch"].as_u64().unwrap();
             let first =
                 self.frames.entry((life, number("seq"))).or_insert_with(|| payload.to_vec());
-            assert_eq!(first, payload, "byte for byte as it first went out");
+            assert_eq!(first, payload, "the same bytes for everyone");
         }
     }
 
+    /// Notes what the person of a connection knows from `message`.
     fn learn(&mut self, id: Id, message: &Value) {
-        let memory = &mut self.people[self.lines[id].who];
-        if memory.line != Some(id) {
+        let person = &mut self.people[self.connections[id].who];
+        if person.connection != Some(id) {
             return;
         }
+        let number = |key: &str| message[key].as_u64();
         match message["type"].as_str().unwrap() {
             "welcome" => {
-                memory.secret =
-                    Secret::from_str_radix(message["session"].as_str().unwrap(), 16).ok();
-                memory.life = message["epoch"].as_u64();
-                memory.seq =
-                    message["seq"].as_u64().unwrap() - message["history"].as_u64().unwrap();
-                memory.name = message["user"].as_str().unwrap().to_owned();
+                let session = message["session"].as_str().unwrap();
+                person.secret = Secret::from_str_radix(session, 16).ok();
+                person.life = number("epoch");
+                person.seq = number("seq").unwrap() - number("history").unwrap();
+                person.name = message["user"].as_str().unwrap().to_owned();
             }
-            "public" => memory.seq = memory.seq.max(message["seq"].as_u64().unwrap()),
+            "public" => person.seq = person.seq.max(number("seq").unwrap()),
             _ => {}
         }
     }
 }
 
-/// Several members whose queues are full leave in any order, and with each what was not delivered
-/// to it comes back: brings forward what came, if it was due in this row.
-fn settle_order(due: &mut [Value], came: &Value) {
-    let is_parting = |message: &Value| {
+/// Moves `received` to the front of `expected`, if only notices stand before it whose order is
+/// open: members whose queues are full in one turn leave in any order, each followed by what was
+/// not delivered to it.
+fn settle_order(expected: &mut [Value], received: &Value) {
+    let is_open = |message: &Value| {
         message["type"] == "leave" || message["code"] == ErrorCode::NoSuchUser.name()
     };
-    let row = due.iter().take_while(|message| is_parting(message)).count();
-    if let Some(at) = due[..row].iter().position(|message| message == came) {
-        due[..=at].rotate_right(1);
+    let open = expected.iter().take_while(|message| is_open(message)).count();
+    if let Some(at) = expected[..open].iter().position(|message| message == received) {
+        expected[..=at].rotate_right(1);
     }
 }

@@ -1,12 +1,12 @@
-//! What members say to each other: PROTOCOL's messages, on real sockets.
+//! The messages of `src/book/protocol.md`, on real sockets.
 
 use serde_json::json;
 
-use crate::support::raw::{FIN, RawClient, TEXT, masked};
+use crate::support::raw::{RawClient, text};
 use crate::support::{Client, TestServer, assert_has};
 
 #[test]
-fn welcome_comes_first_and_lists_everyone_sorted() {
+fn a_welcome_comes_first_and_lists_all_members_sorted() {
     let server = TestServer::start(&[]);
     let _bob = Client::join(&server, "bob");
     let _zoe = Client::join(&server, "Zoe");
@@ -25,7 +25,7 @@ fn welcome_comes_first_and_lists_everyone_sorted() {
 }
 
 #[test]
-fn join_and_leave_reach_everyone() {
+fn joins_and_leaves_reach_everyone() {
     let server = TestServer::start(&[]);
     let mut ann = Client::connect(&server, "name=Ann");
     assert_eq!(ann.next()["type"], "welcome");
@@ -47,15 +47,16 @@ fn join_and_leave_reach_everyone() {
 }
 
 #[test]
-fn public_message_reaches_everyone_with_its_sender_and_number() {
+fn a_public_message_reaches_everyone_with_its_sender_and_number() {
     let server = TestServer::start(&[]);
     let mut ann = Client::join(&server, "Ann");
     let mut bob = Client::join(&server, "Bob");
-    ann.send(json!({"type": "public", "user": "Mallory", "content": " a <b> \u{1F600}\n", "unknown": [1]}));
+    let content = " a <b> \u{1F600}\n";
+    let message = json!({"type": "public", "user": "Mallory", "content": content, "unknown": [1]});
+    ann.send(message);
     for client in [&mut ann, &mut bob] {
         let message = client.next_of("public");
-        let expected =
-            json!({"user": "Ann", "content": " a <b> \u{1F600}\n", "room": "lobby", "seq": 1});
+        let expected = json!({"user": "Ann", "content": content, "room": "lobby", "seq": 1});
         assert_has(&message, expected);
         assert!(message["ts"].is_u64() && message.get("ref").is_none(), "{message}");
     }
@@ -64,7 +65,7 @@ fn public_message_reaches_everyone_with_its_sender_and_number() {
 }
 
 #[test]
-fn private_message_reaches_the_two_and_nobody_else() {
+fn a_private_message_reaches_its_sender_and_recipient_only() {
     let server = TestServer::start(&[]);
     let mut ann = Client::join(&server, "Ann");
     let mut bob = Client::join(&server, "Bob");
@@ -76,8 +77,8 @@ fn private_message_reaches_the_two_and_nobody_else() {
         assert_has(&client.next_of("private"), expected);
     }
     ann.say("aloud");
-    assert_eq!(eve.next()["type"], "public", "the next thing Eve hears");
-    // Kept in no history.
+    assert_eq!(eve.next()["type"], "public", "the next message that Eve receives");
+    // No history has it.
     let mut late = Client::connect(&server, "name=late");
     assert_has(&late.next(), json!({"type": "welcome", "history": 1}));
     assert_eq!(late.next()["type"], "public");
@@ -85,7 +86,7 @@ fn private_message_reaches_the_two_and_nobody_else() {
 }
 
 #[test]
-fn private_message_to_oneself_comes_once() {
+fn a_private_message_to_oneself_comes_once() {
     let server = TestServer::start(&[]);
     let mut ann = Client::join(&server, "Ann");
     ann.whisper("Ann", "note");
@@ -95,14 +96,15 @@ fn private_message_to_oneself_comes_once() {
 }
 
 #[test]
-fn one_senders_messages_keep_their_order_public_and_private_alike() {
+fn the_messages_of_one_sender_keep_their_order() {
     let server = TestServer::start(&[]);
     let mut ann = Client::join(&server, "Ann");
     let mut bob = Client::join(&server, "Bob");
     for number in 0..200 {
-        match number % 3 {
-            0 => ann.whisper("Bob", &number.to_string()),
-            _ => ann.say(&number.to_string()),
+        if number % 3 == 0 {
+            ann.whisper("Bob", &number.to_string());
+        } else {
+            ann.say(&number.to_string());
         }
     }
     for number in 0..200 {
@@ -111,15 +113,12 @@ fn one_senders_messages_keep_their_order_public_and_private_alike() {
 }
 
 #[test]
-fn newcomer_gets_the_last_messages_byte_for_byte_oldest_first() {
+fn a_newcomer_receives_the_history_byte_for_byte_oldest_first() {
     let server = TestServer::start(&["--history", "3"]);
     let mut live = RawClient::connect(&server, "name=Ann");
     let mut originals = Vec::new();
     for content in ["one", "two", "three", "four"] {
-        live.send(&masked(
-            FIN | TEXT,
-            json!({"type": "public", "content": content, "ref": content}).to_string().as_bytes(),
-        ));
+        live.send(&text(&json!({"type": "public", "content": content, "ref": content})));
     }
     while originals.len() < 4 {
         let (_, payload) = live.frame().expect("open");
@@ -140,7 +139,7 @@ fn newcomer_gets_the_last_messages_byte_for_byte_oldest_first() {
 }
 
 #[test]
-fn history_can_be_switched_off() {
+fn history_may_be_off() {
     let server = TestServer::start(&["--history", "0"]);
     let mut ann = Client::join(&server, "Ann");
     ann.say("gone");
@@ -151,7 +150,7 @@ fn history_can_be_switched_off() {
 }
 
 #[test]
-fn rooms_hear_nothing_of_each_other() {
+fn no_message_reaches_another_room() {
     let server = TestServer::start(&[]);
     let mut ann = Client::join_room(&server, "Ann", "one");
     let mut other = Client::join_room(&server, "Ann", "two");
@@ -164,7 +163,7 @@ fn rooms_hear_nothing_of_each_other() {
 }
 
 #[test]
-fn ref_comes_back_on_the_message_and_on_an_error_about_it() {
+fn a_ref_comes_back_on_its_message_or_error() {
     let server = TestServer::start(&[]);
     let mut ann = Client::join(&server, "Ann");
     ann.send(json!({"type": "public", "content": "x", "ref": "a1"}));
@@ -181,7 +180,7 @@ fn ref_comes_back_on_the_message_and_on_an_error_about_it() {
 }
 
 #[test]
-fn errors_have_their_codes_and_leave_the_connection_open() {
+fn each_bad_message_has_its_error_code_and_the_connection_stays_open() {
     let server = TestServer::start(&[]);
     let mut ann = Client::join(&server, "Ann");
     let deep = "[".repeat(1000);
@@ -224,7 +223,7 @@ fn errors_have_their_codes_and_leave_the_connection_open() {
 }
 
 #[test]
-fn content_of_the_full_size_passes_however_it_is_escaped() {
+fn escapes_do_not_count_towards_the_longest_content() {
     let server = TestServer::start(&["--max-message-bytes", "100"]);
     let mut ann = Client::join(&server, "Ann");
     let escaped = r"\u0001".repeat(100);
@@ -233,7 +232,7 @@ fn content_of_the_full_size_passes_however_it_is_escaped() {
 }
 
 #[test]
-fn fifty_clients_in_one_room_hear_everything_once_and_in_order() {
+fn fifty_clients_receive_everything_once_and_in_order() {
     let server = TestServer::start(&[]);
     let mut clients: Vec<Client> =
         (0..50).map(|i| Client::join(&server, &format!("c{i}"))).collect();

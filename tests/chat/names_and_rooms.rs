@@ -1,9 +1,10 @@
-//! Names and rooms: what is taken, what is refused, and how.
+//! Names and rooms: which are accepted, and which are refused with which close code.
 
 use serde_json::json;
 
-use crate::support::{Client, TestServer, assert_has};
+use crate::support::{Client, TestServer, assert_has, eventually};
 
+/// Connects, and returns the close code and the reason. An error with that reason comes first.
 fn refused(server: &TestServer, query: &str) -> (u16, String) {
     let mut client = Client::connect(server, query);
     let error = client.next();
@@ -13,7 +14,7 @@ fn refused(server: &TestServer, query: &str) -> (u16, String) {
 }
 
 #[test]
-fn names_of_any_script_are_taken_as_they_are() {
+fn names_of_any_script_are_accepted_as_they_are() {
     let server = TestServer::start(&[]);
     let cases = [
         ("%E5%BC%A0%E4%B8%89", "张三"),
@@ -88,17 +89,17 @@ fn a_name_belongs_to_one_member_of_a_room_whatever_its_case() {
             "{name}"
         );
     }
-    // Σ has two lower-case forms, ß none of its own in upper case.
+    // Σ has two lower-case forms, and ß has none in upper case.
     let _odysseus = Client::connect(&server, "name=%CE%9F%CE%94%CE%A5%CE%A3");
     assert_eq!(refused(&server, "name=%CE%BF%CE%B4%CF%85%CF%82").0, 4409);
     let _street = Client::connect(&server, "name=STRA%E1%BA%9EE");
     assert_eq!(refused(&server, "name=stra%C3%9Fe").0, 4409);
-    // A sun, and a sun in colour.
+    // A sun, with and without the mark that shows it in colour.
     let _sun = Client::connect(&server, "name=%E2%98%80%EF%B8%8F");
     assert_eq!(refused(&server, "name=%E2%98%80").0, 4409);
     Client::join_room(&server, "Ann", "elsewhere");
     ann.close();
-    crate::support::eventually("the name coming free", || {
+    eventually("the name becoming free", || {
         (Client::connect(&server, "name=ann").next()["type"] == "welcome").then_some(())
     });
 }
@@ -122,15 +123,15 @@ fn guests_get_a_name_of_four_letters_or_digits() {
             "{name}"
         );
     }
-    let mut successors = names.clone();
-    successors.sort();
-    successors.dedup();
+    let mut sorted = names.clone();
+    sorted.sort();
+    sorted.dedup();
     let far = |pair: &[String]| pair[0][..8] != pair[1][..8];
-    assert!(successors.windows(2).any(far), "drawn by chance, not counted up: {names:?}");
+    assert!(sorted.windows(2).any(far), "random, not counted up: {names:?}");
 }
 
 #[test]
-fn the_room_empty_longest_gives_way_and_a_full_house_refuses() {
+fn the_room_empty_longest_gives_way_and_else_a_newcomer_is_refused() {
     let server = TestServer::start(&["--max-rooms", "2"]);
     let epoch = |room: &str| {
         let mut client = Client::connect(&server, &format!("room={room}"));
@@ -139,10 +140,10 @@ fn the_room_empty_longest_gives_way_and_a_full_house_refuses() {
         epoch
     };
     let (one, two) = (epoch("one"), epoch("two"));
-    assert_eq!(epoch("one"), one, "an empty room is kept");
+    assert_eq!(epoch("one"), one, "an empty room keeps its epoch");
     let three = epoch("three");
     assert_eq!((epoch("one"), epoch("three")), (one.clone(), three), "two was empty longest");
-    assert_ne!(epoch("two"), two, "it has a new life");
+    assert_ne!(epoch("two"), two, "it was created again");
 
     let _a = Client::join_room(&server, "a", "full1");
     let _b = Client::join_room(&server, "b", "full2");

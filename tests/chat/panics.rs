@@ -1,4 +1,4 @@
-//! Threads that panic: a client's takes that client with it, the hub the process.
+//! Threads that panic: one of a client ends that client, and the hub ends the process.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -6,29 +6,31 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::support::program::{Program, command};
-use crate::support::raw::{FIN, RawClient, TEXT, masked};
+use crate::support::raw::{RawClient, get, public};
 use crate::support::{assert_has, eventually};
 
-/// A server one of whose threads panics when it next looks at the clock after [`Fault::strike`].
-struct Fault {
+/// A server with a thread that panics at its next look at the clock after
+/// [`trigger`](FaultyServer::trigger). `tests/faults/clock.rs` makes that look fail.
+struct FaultyServer {
     program: Program,
     file: PathBuf,
 }
 
-impl Fault {
-    /// `thread` is the thread's name, in which clients are numbered from 1 as they connect.
-    fn in_thread(thread: &str) -> Fault {
-        Fault::after(0, thread, "--leave-grace=0")
+impl FaultyServer {
+    /// Starts a server. `thread` is the thread's name, which has the client's number: the first to
+    /// connect is 1.
+    fn in_thread(thread: &str) -> FaultyServer {
+        FaultyServer::after(0, thread, "--leave-grace=0")
     }
 
-    /// It spares so many looks.
-    fn after(spares: u32, thread: &str, leave_grace: &str) -> Fault {
+    /// Starts a server whose thread panics only after `spares` more looks.
+    fn after(spares: u32, thread: &str, leave_grace: &str) -> FaultyServer {
         let library = Path::new(env!("CARGO_BIN_EXE_parlour"))
             .with_file_name("examples")
             .join("libclock_fault.so");
         assert!(
             library.exists(),
-            "{} is missing, which `cargo test` builds only without a filter: cargo build --examples",
+            "{} is missing: run `cargo build --examples`, or `cargo test` without a target",
             library.display()
         );
         let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("fault in {thread}"));
@@ -37,7 +39,7 @@ impl Fault {
             command(&["--listen=127.0.0.1:0", leave_grace, "--metrics-listen=127.0.0.1:0"]);
         command.env("LD_PRELOAD", library).env("FAULT_THREAD", thread).env("FAULT_FILE", &file);
         command.env("FAULT_SPARES", spares.to_string());
-        Fault { program: Program::start(&mut command), file }
+        FaultyServer { program: Program::start(&mut command), file }
     }
 
     fn join(&self, query: &str) -> RawClient {
@@ -46,81 +48,71 @@ impl Fault {
         client
     }
 
-    fn strike(&self) {
+    fn trigger(&self) {
         File::create(&self.file).expect("target/tmp is there");
     }
 
-    /// The server carries on as if nothing had been, and stops in good order. Returns its log.
+    /// Checks that the server still works, and stops it. Returns its log.
     fn end(self) -> String {
-        self.join("name=newcomer").send(&say("hello"));
-        self.program.signal("TERM");
-        let (status, log) = self.program.ended();
-        assert!(status.success(), "{status:?} {log}");
-        log
+        self.join("name=newcomer").send(&public("hello"));
+        self.program.stop()
     }
 }
 
-fn say(content: &str) -> Vec<u8> {
-    masked(FIN | TEXT, json!({"type": "public", "content": content}).to_string().as_bytes())
-}
-
 #[test]
-fn a_reader_that_panics_ends_its_client_alone_with_1011_and_its_name_comes_free() {
-    let fault = Fault::in_thread("reader 2");
-    let mut watcher = fault.join("name=watcher");
-    let mut victim = fault.join("name=victim");
-    fault.strike();
-    victim.send(&say("and now?"));
+fn a_reader_that_panics_ends_its_client_alone_with_1011_and_its_name_becomes_free() {
+    let server = FaultyServer::in_thread("reader 2");
+    let mut watcher = server.join("name=watcher");
+    let mut victim = server.join("name=victim");
+    server.trigger();
+    victim.send(&public("and now?"));
     assert_eq!(victim.closed(), (1011, "internal_error".to_owned()));
     assert_has(&watcher.next_of("leave"), json!({"user": "victim"}));
-    fault.join("name=victim").send(&say("back again"));
+    server.join("name=victim").send(&public("back again"));
     assert_has(&watcher.next_of("public"), json!({"user": "victim", "content": "back again"}));
-    let metrics = fault.program.metrics.expect("its listener");
+    let metrics = server.program.metrics.expect("a listener for scrapers");
     let counted = r#"parlour_disconnects_total{code="1011",reason="internal_error"} 1"#;
     eventually("the count of the panic", || {
-        crate::support::raw::exchange(metrics, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-            .contains(counted)
-            .then_some(())
+        get(metrics, "/metrics").contains(counted).then_some(())
     });
-    let log = fault.end();
+    let log = server.end();
     assert!(log.contains("the reader of client 2 panicked; only that client is gone"), "{log}");
     assert!(log.contains("gone: 1011 internal_error"), "{log}");
 }
 
 #[test]
-fn a_writer_that_panics_ends_its_client_alone_and_its_name_comes_free() {
-    let fault = Fault::in_thread("writer 2");
-    let mut elsewhere = fault.join("name=x&room=elsewhere");
-    let mut victim = fault.join("name=victim");
-    fault.strike();
-    victim.send(&say("and now?"));
-    eventually("the victim's name coming free", || {
-        let mut next = RawClient::connect_to(fault.program.address, "name=victim");
+fn a_writer_that_panics_ends_its_client_alone_and_its_name_becomes_free() {
+    let server = FaultyServer::in_thread("writer 2");
+    let mut elsewhere = server.join("name=x&room=elsewhere");
+    let mut victim = server.join("name=victim");
+    server.trigger();
+    victim.send(&public("and now?"));
+    eventually("the victim's name becoming free", || {
+        let mut next = RawClient::connect_to(server.program.address, "name=victim");
         let (_, first) = next.frame().expect("a welcome or an error");
         first.starts_with(br#"{"type":"welcome""#).then_some(())
     });
-    elsewhere.send(&say("still here"));
+    elsewhere.send(&public("still here"));
     assert_has(&elsewhere.next_of("public"), json!({"user": "x", "content": "still here"}));
-    let log = fault.end();
+    let log = server.end();
     assert!(log.contains("a writer panicked; only its client is gone"), "{log}");
 }
 
 #[test]
-fn what_a_helper_that_panics_has_not_written_is_written_without_it() {
-    // Who helps is chance, as the order of a room's members is; in three attempts of four the
-    // victim does not.
+fn what_a_panicking_helper_leaves_is_still_written() {
+    // Chance decides which writer helps. In three attempts of four, it is not the victim's.
     for _ in 0..60 {
-        // The first look comes when it has written to its own client, the second in the middle of
-        // helping. Nothing else is to be said then that would wake a writer.
-        let fault = Fault::after(1, "writer 1", "--leave-grace=1h");
-        let _victim = fault.join("name=victim");
-        let mut others = ["a", "b", "c"].map(|name| fault.join(&format!("name={name}")));
-        fault.strike();
-        others[0].send(&say("heard by all"));
+        // Its first look comes after it has written to its own client, the second while it helps.
+        // By then, no other message must wake a writer: so the victim does not leave.
+        let server = FaultyServer::after(1, "writer 1", "--leave-grace=1h");
+        let _victim = server.join("name=victim");
+        let mut others = ["a", "b", "c"].map(|name| server.join(&format!("name={name}")));
+        server.trigger();
+        others[0].send(&public("for everyone"));
         for member in &mut others {
-            assert_has(&member.next_of("public"), json!({"content": "heard by all"}));
+            assert_has(&member.next_of("public"), json!({"content": "for everyone"}));
         }
-        if !fault.file.exists() {
+        if !server.file.exists() {
             return;
         }
     }
@@ -129,12 +121,12 @@ fn what_a_helper_that_panics_has_not_written_is_written_without_it() {
 
 #[test]
 fn a_hub_that_panics_ends_the_process_with_a_message_and_a_non_zero_status() {
-    let fault = Fault::in_thread("hub");
-    let mut client = fault.join("name=x");
-    let _idle = fault.join("name=y");
-    fault.strike();
-    client.send(&say("and now?"));
-    let (status, log) = fault.program.ended();
+    let server = FaultyServer::in_thread("hub");
+    let mut client = server.join("name=x");
+    let _idle = server.join("name=y");
+    server.trigger();
+    client.send(&public("and now?"));
+    let (status, log) = server.program.ended();
     assert_eq!(status.code(), Some(1), "{log}");
     assert!(
         log.contains("panicked at") && log.contains("the hub has died, which is a bug"),

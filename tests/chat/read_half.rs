@@ -1,11 +1,11 @@
-//! The counting of frames by their headers.
+//! Counting frames by their headers.
 
 use parlour::chat::read_half::FrameCounter;
 
 use crate::support::raw::{BINARY, FIN, PING, TEXT, masked};
 
 #[test]
-fn frames_are_counted_whatever_their_size_and_however_they_are_cut() {
+fn frames_of_any_size_are_counted_in_pieces_of_any_size() {
     let frames = [
         masked(FIN | PING, b""),
         masked(TEXT, &[b'x'; 125]),

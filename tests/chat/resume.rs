@@ -1,5 +1,5 @@
-//! Coming back: what was missed, one's own place, and what was sent without a receipt. The hub
-//! alone, then real sockets.
+//! Coming back after a broken connection: the messages missed, the place in the room, and messages
+//! that were not confirmed. Most tests use the hub alone.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,25 +18,25 @@ use crate::support::{TestServer, config, raw};
 
 const GRACE: Duration = Duration::from_secs(5);
 
-/// A hub whose clock the test turns.
-struct Stage {
+/// A hub with a clock that the test moves.
+struct TestHub {
     hub: Hub,
     now: Now,
 }
 
-/// One connection, and all it has heard.
-struct Line {
+/// A connection, and all that it has received.
+struct Connection {
     id: ClientId,
-    mail: WriterEnd,
-    heard: Vec<Value>,
+    writer_end: WriterEnd,
+    received: Vec<Value>,
 }
 
-impl Stage {
-    fn new(options: &[&str]) -> Stage {
+impl TestHub {
+    fn new(options: &[&str]) -> TestHub {
         let mut all = vec!["--leave-grace", "5s"];
         all.extend(options);
         let hub = Hub::new(Arc::new(config(&all)), SweepQueue::new(), 1);
-        Stage { hub, now: Now { ts: 1_700_000_000_000, at: Instant::now() } }
+        TestHub { hub, now: Now { ts: 1_700_000_000_000, at: Instant::now() } }
     }
 
     fn handle(&mut self, event: Event) {
@@ -47,7 +47,7 @@ impl Stage {
         self.hub.flush(self.now);
     }
 
-    fn join(&mut self, id: ClientId, name: &str) -> Line {
+    fn join(&mut self, id: ClientId, name: &str) -> Connection {
         self.join_again(id, name, None, None)
     }
 
@@ -57,7 +57,7 @@ impl Stage {
         name: &str,
         claim: Option<&str>,
         resume: Option<(&str, u64)>,
-    ) -> Line {
+    ) -> Connection {
         self.join_room(id, name, "r", claim, resume)
     }
 
@@ -68,8 +68,8 @@ impl Stage {
         room: &str,
         claim: Option<&str>,
         resume: Option<(&str, u64)>,
-    ) -> Line {
-        let (outbox, _controls, mail) = outbox::channel(64, u64::MAX, &SweepQueue::new());
+    ) -> Connection {
+        let (outbox, _reader_end, writer_end) = outbox::channel(64, u64::MAX, &SweepQueue::new());
         let request = JoinRequest {
             name: Nickname::Chosen(name.to_owned()),
             room: room.to_owned(),
@@ -78,25 +78,26 @@ impl Stage {
             resume: resume.map(|(epoch, since)| Resume { epoch: epoch.to_owned(), since }),
         };
         self.handle(Event::Register(Newcomer { id, outbox, request: request.into() }));
-        Line { id, mail, heard: Vec::new() }
+        Connection { id, writer_end, received: Vec::new() }
     }
 
-    fn say(&mut self, line: &Line, content: &str, reference: Option<&str>) {
+    fn publish(&mut self, connection: &Connection, content: &str, reference: Option<&str>) {
         let reference = reference.map(str::to_owned);
-        self.handle(Event::Publish { id: line.id, content: content.to_owned(), reference });
+        self.handle(Event::Publish { id: connection.id, content: content.to_owned(), reference });
     }
 
-    fn whisper(&mut self, line: &Line, to: &str, content: &str, reference: &str) {
+    fn whisper(&mut self, connection: &Connection, to: &str, content: &str, reference: &str) {
         let (to, content, reference) =
             (to.to_owned(), content.to_owned(), Some(reference.to_owned()));
-        self.handle(Event::Whisper { id: line.id, to, content, reference });
+        self.handle(Event::Whisper { id: connection.id, to, content, reference });
     }
 
-    fn cut(&mut self, line: &Line) {
-        self.handle(Event::Unregister { id: line.id, reason: CloseReason::ConnectionLost });
+    /// Breaks the connection.
+    fn cut(&mut self, connection: &Connection) {
+        self.handle(Event::Unregister { id: connection.id, reason: CloseReason::ConnectionLost });
     }
 
-    /// Lets time pass, and what is due happen.
+    /// Lets time pass, and ends the absences that are due.
     fn wait(&mut self, time: Duration) {
         self.now.at += time;
         self.handle(Event::AbsencesDue);
@@ -104,23 +105,23 @@ impl Stage {
     }
 }
 
-impl Line {
-    /// What has been queued since the last look, as `type content` (or the user for what has none).
-    fn hear(&mut self) -> Vec<String> {
-        let from = self.heard.len();
-        for entry in self.mail.take().0 {
+impl Connection {
+    /// Takes what is queued. Returns each message as its type and content, or as its type and user.
+    fn receive(&mut self) -> Vec<String> {
+        let from = self.received.len();
+        for entry in self.writer_end.take().0 {
             let frames = raw::frames(&mut entry.to_vec());
-            self.heard.extend(
+            self.received.extend(
                 frames.iter().map(|(_, payload)| serde_json::from_slice::<Value>(payload).unwrap()),
             );
         }
-        self.heard[from..].iter().map(told).collect()
+        self.received[from..].iter().map(summary).collect()
     }
 
-    /// A field of the welcome.
+    /// Returns a field of the welcome.
     fn welcome(&self, field: &str) -> &Value {
-        assert_eq!(self.heard[0]["type"], "welcome");
-        &self.heard[0][field]
+        assert_eq!(self.received[0]["type"], "welcome");
+        &self.received[0][field]
     }
 
     fn session(&self) -> &str {
@@ -132,7 +133,7 @@ impl Line {
     }
 }
 
-fn told(message: &Value) -> String {
+fn summary(message: &Value) -> String {
     let word = |key: &str| message[key].as_str().unwrap_or_default();
     match word("type") {
         kind @ ("welcome" | "join" | "leave") => format!("{kind} {}", word("user")),
@@ -141,24 +142,24 @@ fn told(message: &Value) -> String {
     }
 }
 
-/// Ann and Bob in a room, the turn over and everything heard.
-fn ann_and_bob(stage: &mut Stage) -> (Line, Line) {
-    let (mut ann, mut bob) = (stage.join(1, "Ann"), stage.join(2, "Bob"));
-    stage.flush();
-    ann.hear();
-    bob.hear();
+/// Lets Ann and Bob join, and reads what they receive for that.
+fn ann_and_bob(hub: &mut TestHub) -> (Connection, Connection) {
+    let (mut ann, mut bob) = (hub.join(1, "Ann"), hub.join(2, "Bob"));
+    hub.flush();
+    ann.receive();
+    bob.receive();
     (ann, bob)
 }
 
 #[test]
-fn what_was_missed_follows_once_and_in_order() {
-    let mut stage = Stage::new(&["--history", "5"]);
-    let (ann, bob) = ann_and_bob(&mut stage);
+fn missed_messages_follow_once_and_in_order() {
+    let mut hub = TestHub::new(&["--history", "5"]);
+    let (ann, bob) = ann_and_bob(&mut hub);
     for n in 1..=7 {
-        stage.say(&ann, &n.to_string(), None);
-        stage.flush();
+        hub.publish(&ann, &n.to_string(), None);
+        hub.flush();
     }
-    // 3 to 7 are known still.
+    // The room remembers 3 to 7.
     for (since, recovered, missed) in [
         (7, true, &[][..]),
         (6, true, &["public 7"]),
@@ -168,17 +169,17 @@ fn what_was_missed_follows_once_and_in_order() {
         (8, false, &["public 3", "public 4", "public 5", "public 6", "public 7"]),
         (u64::MAX, false, &["public 3", "public 4", "public 5", "public 6", "public 7"]),
     ] {
-        let mut again = stage.join_again(3, "Bob", Some(bob.session()), Some((bob.epoch(), since)));
-        stage.flush();
-        assert_eq!(again.hear(), [&["welcome Bob"], missed].concat(), "since {since}");
+        let mut again = hub.join_again(3, "Bob", Some(bob.session()), Some((bob.epoch(), since)));
+        hub.flush();
+        assert_eq!(again.receive(), [&["welcome Bob"], missed].concat(), "since {since}");
         assert_eq!(again.welcome("recovered"), recovered);
         assert_eq!(again.welcome("history"), missed.len());
         assert_eq!(again.welcome("seq"), 7);
         assert_eq!(again.session(), bob.session());
     }
-    let mut elsewhere = stage.join_again(4, "Bob", Some(bob.session()), Some(("another life", 6)));
-    stage.flush();
-    elsewhere.hear();
+    let mut elsewhere = hub.join_again(4, "Bob", Some(bob.session()), Some(("another epoch", 6)));
+    hub.flush();
+    elsewhere.receive();
     assert_eq!(
         (elsewhere.welcome("recovered"), elsewhere.welcome("history")),
         (&false.into(), &5.into())
@@ -186,338 +187,331 @@ fn what_was_missed_follows_once_and_in_order() {
 }
 
 #[test]
-fn a_line_that_has_never_seen_a_message_recovers_too() {
-    let mut stage = Stage::new(&["--history", "3"]);
-    let (ann, bob) = ann_and_bob(&mut stage);
+fn a_client_that_has_received_no_message_recovers_too() {
+    let mut hub = TestHub::new(&["--history", "3"]);
+    let (ann, bob) = ann_and_bob(&mut hub);
     let mut id = 10;
-    for said in 0..=3 {
+    for sent in 0..=3 {
         for _ in 0..2 {
             id += 1;
-            let mut again =
-                stage.join_again(id, "Bob", Some(bob.session()), Some((bob.epoch(), 0)));
-            stage.flush();
-            assert_eq!(again.hear().len(), 1 + said);
+            let mut again = hub.join_again(id, "Bob", Some(bob.session()), Some((bob.epoch(), 0)));
+            hub.flush();
+            assert_eq!(again.receive().len(), 1 + sent);
             assert_eq!(again.welcome("recovered"), true);
         }
-        stage.say(&ann, "one more", None);
-        stage.flush();
+        hub.publish(&ann, "one more", None);
+        hub.flush();
     }
 }
 
 #[test]
-fn messages_at_the_seam_come_once() {
-    let mut stage = Stage::new(&[]);
-    let (ann, bob) = ann_and_bob(&mut stage);
-    stage.say(&ann, "1", None);
-    stage.flush();
-    stage.cut(&bob);
-    stage.say(&ann, "2", None);
-    let mut again = stage.join_again(3, "Bob", Some(bob.session()), Some((bob.epoch(), 1)));
-    stage.say(&ann, "3", None);
-    stage.flush();
-    assert_eq!(again.hear(), ["welcome Bob", "public 2", "public 3"]);
+fn messages_within_the_turn_of_a_return_come_once() {
+    let mut hub = TestHub::new(&[]);
+    let (ann, bob) = ann_and_bob(&mut hub);
+    hub.publish(&ann, "1", None);
+    hub.flush();
+    hub.cut(&bob);
+    hub.publish(&ann, "2", None);
+    let mut again = hub.join_again(3, "Bob", Some(bob.session()), Some((bob.epoch(), 1)));
+    hub.publish(&ann, "3", None);
+    hub.flush();
+    assert_eq!(again.receive(), ["welcome Bob", "public 2", "public 3"]);
 }
 
 #[test]
-fn a_session_takes_its_place_from_a_line_that_seems_alive() {
-    let mut stage = Stage::new(&[]);
-    let (mut ann, mut bob) = ann_and_bob(&mut stage);
-    ann.hear();
-    stage.say(&ann, "before", None);
-    let mut again = stage.join_again(3, "bob", Some(bob.session()), None);
-    stage.say(&bob, "from the old line", None);
-    stage.cut(&bob);
-    stage.say(&again, "after", None);
-    stage.flush();
-    assert_eq!(bob.hear(), ["public before"]);
-    assert_eq!(bob.mail.reason(), Some(CloseReason::Replaced));
-    assert_eq!(ann.hear(), ["public before", "public after"], "no leave, no join");
+fn a_session_takes_its_place_from_a_connection_that_seems_alive() {
+    let mut hub = TestHub::new(&[]);
+    let (mut ann, mut bob) = ann_and_bob(&mut hub);
+    ann.receive();
+    hub.publish(&ann, "before", None);
+    let mut again = hub.join_again(3, "bob", Some(bob.session()), None);
+    hub.publish(&bob, "from the old connection", None);
+    hub.cut(&bob);
+    hub.publish(&again, "after", None);
+    hub.flush();
+    assert_eq!(bob.receive(), ["public before"]);
+    assert_eq!(bob.writer_end.reason(), Some(CloseReason::Replaced));
+    assert_eq!(ann.receive(), ["public before", "public after"], "no leave, no join");
     assert_eq!(
-        again.hear(),
+        again.receive(),
         ["welcome Bob", "public before", "public after"],
-        "and its name as it was shown"
+        "the name as it was first shown"
     );
 }
 
 #[test]
 fn a_wrong_session_is_a_newcomer() {
-    let mut stage = Stage::new(&[]);
-    let (mut ann, bob) = ann_and_bob(&mut stage);
+    let mut hub = TestHub::new(&[]);
+    let (mut ann, bob) = ann_and_bob(&mut hub);
     let wrong = Session::random().unwrap().to_hex();
     for claim in [None, Some(wrong.as_str()), Some(ann.session())] {
-        let mut thief = stage.join_again(3, "BOB", claim, Some((bob.epoch(), 0)));
-        stage.flush();
-        assert_eq!(thief.hear(), ["error name_taken "]);
-        assert_eq!(thief.mail.reason(), Some(CloseReason::NameTaken));
+        let mut thief = hub.join_again(3, "BOB", claim, Some((bob.epoch(), 0)));
+        hub.flush();
+        assert_eq!(thief.receive(), ["error name_taken "]);
+        assert_eq!(thief.writer_end.reason(), Some(CloseReason::NameTaken));
     }
-    stage.cut(&bob);
-    let mut thief = stage.join_again(4, "Bob", Some(&wrong), None);
-    stage.flush();
-    assert_eq!(thief.hear(), ["error name_taken "], "nor from one who is absent");
-    let mut eve = stage.join_again(5, "Eve", Some(&wrong), None);
-    stage.flush();
-    assert_eq!(eve.hear(), ["welcome Eve", "join Eve"]);
-    assert_ne!(eve.session(), wrong, "a secret of one's own making is none");
+    hub.cut(&bob);
+    let mut thief = hub.join_again(4, "Bob", Some(&wrong), None);
+    hub.flush();
+    assert_eq!(thief.receive(), ["error name_taken "], "not even while Bob is absent");
+    let mut eve = hub.join_again(5, "Eve", Some(&wrong), None);
+    hub.flush();
+    assert_eq!(eve.receive(), ["welcome Eve", "join Eve"]);
+    assert_ne!(eve.session(), wrong, "a session that nobody was given is ignored");
     assert_ne!(eve.session(), ann.session());
-    assert_eq!(ann.hear(), ["join Eve"]);
+    assert_eq!(ann.receive(), ["join Eve"]);
 }
 
 #[test]
-fn a_short_absence_is_no_event() {
-    let mut stage = Stage::new(&[]);
-    let (mut ann, bob) = ann_and_bob(&mut stage);
-    stage.cut(&bob);
-    stage.wait(GRACE - Duration::from_millis(1));
-    let mut eve = stage.join(3, "Eve");
-    stage.flush();
-    eve.hear();
+fn nobody_notices_a_short_absence() {
+    let mut hub = TestHub::new(&[]);
+    let (mut ann, bob) = ann_and_bob(&mut hub);
+    hub.cut(&bob);
+    hub.wait(GRACE - Duration::from_millis(1));
+    let mut eve = hub.join(3, "Eve");
+    hub.flush();
+    eve.receive();
     assert_eq!(eve.welcome("users"), &serde_json::json!(["Ann", "Bob", "Eve"]));
-    let mut again = stage.join_again(4, "Bob", Some(bob.session()), None);
-    stage.wait(2 * GRACE);
-    assert_eq!(again.hear(), ["welcome Bob"]);
-    assert_eq!(ann.hear(), ["join Eve"]);
+    let mut again = hub.join_again(4, "Bob", Some(bob.session()), None);
+    hub.wait(2 * GRACE);
+    assert_eq!(again.receive(), ["welcome Bob"]);
+    assert_eq!(ann.receive(), ["join Eve"]);
 
-    // The next absence has a time of its own.
-    stage.cut(&again);
-    stage.wait(GRACE - Duration::from_millis(1));
-    assert!(ann.hear().is_empty());
-    stage.wait(Duration::from_millis(1));
-    assert_eq!(ann.hear(), ["leave Bob"]);
-    assert_eq!(eve.hear(), ["leave Bob"]);
-    let mut new = stage.join_again(5, "Bob", Some(bob.session()), None);
-    stage.flush();
-    assert_eq!(new.hear(), ["welcome Bob", "join Bob"]);
-    assert_ne!(new.session(), bob.session(), "who has said nothing is forgotten");
+    // The next absence has a grace of its own.
+    hub.cut(&again);
+    hub.wait(GRACE - Duration::from_millis(1));
+    assert!(ann.receive().is_empty());
+    hub.wait(Duration::from_millis(1));
+    assert_eq!(ann.receive(), ["leave Bob"]);
+    assert_eq!(eve.receive(), ["leave Bob"]);
+    let mut new = hub.join_again(5, "Bob", Some(bob.session()), None);
+    hub.flush();
+    assert_eq!(new.receive(), ["welcome Bob", "join Bob"]);
+    assert_ne!(new.session(), bob.session(), "the room forgets a member without messages");
 }
 
 #[test]
-fn who_closes_the_line_has_left() {
-    let mut stage = Stage::new(&[]);
-    let (mut ann, bob) = ann_and_bob(&mut stage);
-    stage.handle(Event::Unregister { id: bob.id, reason: CloseReason::ClientClosed });
-    stage.flush();
-    assert_eq!(ann.hear(), ["leave Bob"]);
+fn a_member_that_closes_its_connection_leaves_at_once() {
+    let mut hub = TestHub::new(&[]);
+    let (mut ann, bob) = ann_and_bob(&mut hub);
+    hub.handle(Event::Unregister { id: bob.id, reason: CloseReason::ClientClosed });
+    hub.flush();
+    assert_eq!(ann.receive(), ["leave Bob"]);
 }
 
 #[test]
-fn without_a_grace_everybody_leaves_at_once() {
-    let mut stage =
-        Stage { hub: Hub::new(Arc::new(config(&[])), SweepQueue::new(), 1), ..Stage::new(&[]) };
-    let (mut ann, bob) = ann_and_bob(&mut stage);
-    stage.cut(&bob);
-    stage.flush();
-    assert_eq!(ann.hear(), ["leave Bob"]);
+fn a_member_whose_connection_breaks_leaves_at_once_without_a_grace() {
+    let mut hub =
+        TestHub { hub: Hub::new(Arc::new(config(&[])), SweepQueue::new(), 1), ..TestHub::new(&[]) };
+    let (mut ann, bob) = ann_and_bob(&mut hub);
+    hub.cut(&bob);
+    hub.flush();
+    assert_eq!(ann.receive(), ["leave Bob"]);
 }
 
 #[test]
-fn a_room_of_absent_members_lives_while_an_empty_one_can_give_way() {
-    let mut stage = Stage::new(&["--max-rooms", "2"]);
-    let mut ann = stage.join(1, "Ann");
-    stage.flush();
-    ann.hear();
-    stage.cut(&ann);
-    let bob = stage.join_room(2, "Bob", "other", None, None);
-    stage.handle(Event::Unregister { id: bob.id, reason: CloseReason::ClientClosed });
-    let cid = stage.join_room(3, "Cid", "another", None, None);
-    assert_eq!(cid.mail.reason(), None);
-    let mut back = stage.join_room(4, "Ann", "r", Some(ann.session()), Some((ann.epoch(), 0)));
-    stage.flush();
-    assert_eq!(back.hear(), ["welcome Ann"]);
+fn an_empty_room_gives_way_before_a_room_of_absent_members() {
+    let mut hub = TestHub::new(&["--max-rooms", "2"]);
+    let mut ann = hub.join(1, "Ann");
+    hub.flush();
+    ann.receive();
+    hub.cut(&ann);
+    let bob = hub.join_room(2, "Bob", "other", None, None);
+    hub.handle(Event::Unregister { id: bob.id, reason: CloseReason::ClientClosed });
+    let cid = hub.join_room(3, "Cid", "another", None, None);
+    assert_eq!(cid.writer_end.reason(), None);
+    let mut back = hub.join_room(4, "Ann", "r", Some(ann.session()), Some((ann.epoch(), 0)));
+    hub.flush();
+    assert_eq!(back.receive(), ["welcome Ann"]);
     assert_eq!((back.session(), back.epoch()), (ann.session(), ann.epoch()));
 }
 
 #[test]
-fn private_messages_wait_in_their_place() {
-    let mut stage = Stage::new(&[]);
-    let (mut ann, bob) = ann_and_bob(&mut stage);
-    stage.cut(&bob);
-    stage.say(&ann, "1", None);
-    stage.whisper(&ann, "bob", "2", "r2");
-    stage.flush();
-    stage.whisper(&ann, "BOB", "3", "r3");
-    stage.say(&ann, "4", None);
-    stage.whisper(&ann, "Bob", "5", "r5");
-    stage.flush();
-    assert_eq!(ann.hear(), ["public 1", "private 2", "private 3", "public 4", "private 5"]);
-    let mut again = stage.join_again(3, "Bob", Some(bob.session()), Some((bob.epoch(), 0)));
-    stage.wait(2 * GRACE);
+fn private_messages_to_an_absent_member_keep_their_place() {
+    let mut hub = TestHub::new(&[]);
+    let (mut ann, bob) = ann_and_bob(&mut hub);
+    hub.cut(&bob);
+    hub.publish(&ann, "1", None);
+    hub.whisper(&ann, "bob", "2", "r2");
+    hub.flush();
+    hub.whisper(&ann, "BOB", "3", "r3");
+    hub.publish(&ann, "4", None);
+    hub.whisper(&ann, "Bob", "5", "r5");
+    hub.flush();
+    assert_eq!(ann.receive(), ["public 1", "private 2", "private 3", "public 4", "private 5"]);
+    let mut again = hub.join_again(3, "Bob", Some(bob.session()), Some((bob.epoch(), 0)));
+    hub.wait(2 * GRACE);
     assert_eq!(
-        again.hear(),
+        again.receive(),
         ["welcome Bob", "public 1", "private 2", "private 3", "public 4", "private 5"]
     );
-    assert_eq!(again.welcome("history"), 2, "the public ones are counted");
-    assert!(ann.hear().is_empty());
+    assert_eq!(again.welcome("history"), 2, "only the public ones count");
+    assert!(ann.receive().is_empty());
 }
 
 #[test]
-fn private_messages_to_one_who_does_not_return_come_back() {
-    let mut stage = Stage::new(&[]);
-    let (mut ann, bob) = ann_and_bob(&mut stage);
-    stage.cut(&bob);
+fn private_messages_to_a_member_that_does_not_return_fail() {
+    let mut hub = TestHub::new(&[]);
+    let (mut ann, bob) = ann_and_bob(&mut hub);
+    hub.cut(&bob);
     for n in 0..40 {
-        stage.whisper(&ann, "Bob", "psst", &n.to_string());
+        hub.whisper(&ann, "Bob", "psst", &n.to_string());
     }
-    stage.flush();
-    let heard = ann.hear();
-    assert_eq!(heard.iter().filter(|line| *line == "private psst").count(), 32);
+    hub.flush();
+    let received = ann.receive();
+    assert_eq!(received.iter().filter(|message| *message == "private psst").count(), 32);
     assert_eq!(
-        heard[32..],
+        received[32..],
         (32..40).map(|n| format!("error no_such_user {n}")).collect::<Vec<_>>()
     );
-    // The sender hears of it on its next connection too.
-    let mut ann = stage.join_again(3, "Ann", Some(ann.session()), None);
-    stage.wait(GRACE);
+    // The sender is notified on its next connection too.
+    let mut ann = hub.join_again(3, "Ann", Some(ann.session()), None);
+    hub.wait(GRACE);
     let expected: Vec<_> = (0..32).map(|n| format!("error no_such_user {n}")).collect();
     assert_eq!(
-        ann.hear(),
+        ann.receive(),
         [&["welcome Ann".to_owned(), "leave Bob".to_owned()], &expected[..]].concat()
     );
-    // Sent again, it is a new message.
-    let mut bob = stage.join(4, "Bob");
-    stage.whisper(&ann, "Bob", "psst", "0");
-    stage.flush();
-    assert_eq!(bob.hear(), ["welcome Bob", "join Bob", "private psst"]);
+    // If it is sent again, it is a new message.
+    let mut bob = hub.join(4, "Bob");
+    hub.whisper(&ann, "Bob", "psst", "0");
+    hub.flush();
+    assert_eq!(bob.receive(), ["welcome Bob", "join Bob", "private psst"]);
 }
 
 #[test]
-fn a_sender_who_is_absent_too_hears_on_return() {
-    let mut stage = Stage::new(&[]);
-    let (ann, bob) = ann_and_bob(&mut stage);
-    stage.cut(&bob);
-    stage.whisper(&ann, "Bob", "psst", "r");
-    stage.wait(GRACE / 2);
-    stage.cut(&ann);
-    stage.wait(GRACE / 2);
-    let mut ann = stage.join_again(3, "Ann", Some(ann.session()), None);
-    stage.flush();
-    assert_eq!(ann.hear(), ["welcome Ann", "error no_such_user r"]);
+fn an_absent_sender_is_notified_when_it_returns() {
+    let mut hub = TestHub::new(&[]);
+    let (ann, bob) = ann_and_bob(&mut hub);
+    hub.cut(&bob);
+    hub.whisper(&ann, "Bob", "psst", "r");
+    hub.wait(GRACE / 2);
+    hub.cut(&ann);
+    hub.wait(GRACE / 2);
+    let mut ann = hub.join_again(3, "Ann", Some(ann.session()), None);
+    hub.flush();
+    assert_eq!(ann.receive(), ["welcome Ann", "error no_such_user r"]);
 }
 
 #[test]
-fn a_message_sent_again_is_not_said_twice() {
-    let mut stage = Stage::new(&["--history", "2"]);
-    let (mut ann, mut bob) = ann_and_bob(&mut stage);
-    stage.say(&ann, "hello", Some("r"));
-    stage.cut(&ann);
-    stage.flush();
-    let mut again = stage.join_again(3, "Ann", Some(ann.session()), Some((ann.epoch(), 1)));
-    stage.say(&again, "hello", Some("r"));
-    // Another's ref is another.
-    stage.say(&bob, "hello", Some("r"));
-    stage.flush();
-    assert_eq!(again.hear(), ["welcome Ann", "public hello", "public hello"]);
-    assert_eq!([&again.heard[1]["seq"], &again.heard[2]["seq"]], [1, 2]);
+fn a_public_message_sent_again_is_not_delivered_twice() {
+    let mut hub = TestHub::new(&["--history", "2"]);
+    let (mut ann, mut bob) = ann_and_bob(&mut hub);
+    hub.publish(&ann, "hello", Some("r"));
+    hub.cut(&ann);
+    hub.flush();
+    let mut again = hub.join_again(3, "Ann", Some(ann.session()), Some((ann.epoch(), 1)));
+    hub.publish(&again, "hello", Some("r"));
+    // The same `ref` of another member is another one.
+    hub.publish(&bob, "hello", Some("r"));
+    hub.flush();
+    assert_eq!(again.receive(), ["welcome Ann", "public hello", "public hello"]);
+    assert_eq!([&again.received[1]["seq"], &again.received[2]["seq"]], [1, 2]);
+    ann.receive();
+    assert_eq!(again.received.get(1), ann.received.last(), "the receipt is the message itself");
+    assert_eq!(bob.receive(), ["public hello", "public hello"]);
+    assert_eq!(bob.received.last().unwrap()["user"], "Bob");
+
+    // A message older than the history is new: the history holds 2 and 3.
+    hub.publish(&bob, "more", None);
+    hub.publish(&again, "hello", Some("r"));
+    hub.flush();
+    assert_eq!(bob.receive(), ["public more", "public hello"]);
+    assert_eq!(bob.received.last().unwrap()["seq"], 4);
+}
+
+#[test]
+fn a_private_message_sent_again_is_not_delivered_twice() {
+    let mut hub = TestHub::new(&["--history", "2"]);
+    let (mut ann, mut bob) = ann_and_bob(&mut hub);
+    hub.whisper(&ann, "Bob", "psst", "r");
+    hub.whisper(&ann, "Bob", "psst", "r");
+    hub.flush();
+    assert_eq!(ann.receive(), ["private psst", "private psst"]);
+    assert_eq!(bob.receive(), ["private psst"]);
+    // Not even if its recipient has left: it was delivered.
+    hub.handle(Event::Unregister { id: bob.id, reason: CloseReason::ClientClosed });
+    hub.whisper(&ann, "Bob", "psst", "r");
+    hub.flush();
+    assert_eq!(ann.receive(), ["leave Bob", "private psst"]);
+    // After two later ones, the room has forgotten it.
+    hub.whisper(&ann, "Ann", "x", "s");
+    hub.whisper(&ann, "Ann", "x", "t");
+    hub.whisper(&ann, "Bob", "psst", "r");
+    hub.flush();
+    assert_eq!(ann.receive(), ["private x", "private x", "error no_such_user r"]);
+}
+
+#[test]
+fn a_ref_used_again_for_another_message_loses_nothing() {
+    let mut hub = TestHub::new(&["--history", "2"]);
+    let (mut ann, mut bob) = ann_and_bob(&mut hub);
+    hub.publish(&ann, "1", Some("r"));
+    hub.publish(&ann, "2", Some("r"));
+    hub.whisper(&ann, "Bob", "2", "r");
+    hub.whisper(&ann, "Bob", "3", "r");
+    hub.whisper(&ann, "Ann", "3", "r");
+    hub.publish(&ann, "3", Some("r"));
+    hub.flush();
+    assert_eq!(bob.receive(), ["public 1", "public 2", "private 2", "private 3", "public 3"]);
     assert_eq!(
-        again.heard[1],
-        {
-            ann.hear();
-            ann.heard.last().unwrap().clone()
-        },
-        "the receipt is the message itself"
-    );
-    assert_eq!(bob.hear(), ["public hello", "public hello"]);
-    assert_eq!(bob.heard.last().unwrap()["user"], "Bob");
-
-    // As far back as the history reaches: now it holds 2 and 3.
-    stage.say(&bob, "more", None);
-    stage.say(&again, "hello", Some("r"));
-    stage.flush();
-    assert_eq!(bob.hear(), ["public more", "public hello"]);
-    assert_eq!(bob.heard.last().unwrap()["seq"], 4);
-}
-
-#[test]
-fn a_private_message_sent_again_does_not_arrive_twice() {
-    let mut stage = Stage::new(&["--history", "2"]);
-    let (mut ann, mut bob) = ann_and_bob(&mut stage);
-    stage.whisper(&ann, "Bob", "psst", "r");
-    stage.whisper(&ann, "Bob", "psst", "r");
-    stage.flush();
-    assert_eq!(ann.hear(), ["private psst", "private psst"]);
-    assert_eq!(bob.hear(), ["private psst"]);
-    // Also when its reader has gone: it was read.
-    stage.handle(Event::Unregister { id: bob.id, reason: CloseReason::ClientClosed });
-    stage.whisper(&ann, "Bob", "psst", "r");
-    stage.flush();
-    assert_eq!(ann.hear(), ["leave Bob", "private psst"]);
-    // Two later ones push it out of memory.
-    stage.whisper(&ann, "Ann", "x", "s");
-    stage.whisper(&ann, "Ann", "x", "t");
-    stage.whisper(&ann, "Bob", "psst", "r");
-    stage.flush();
-    assert_eq!(ann.hear(), ["private x", "private x", "error no_such_user r"]);
-}
-
-#[test]
-fn a_ref_used_for_something_else_swallows_nothing() {
-    let mut stage = Stage::new(&["--history", "2"]);
-    let (mut ann, mut bob) = ann_and_bob(&mut stage);
-    stage.say(&ann, "1", Some("r"));
-    stage.say(&ann, "2", Some("r"));
-    stage.whisper(&ann, "Bob", "2", "r");
-    stage.whisper(&ann, "Bob", "3", "r");
-    stage.whisper(&ann, "Ann", "3", "r");
-    stage.say(&ann, "3", Some("r"));
-    stage.flush();
-    assert_eq!(bob.hear(), ["public 1", "public 2", "private 2", "private 3", "public 3"]);
-    assert_eq!(
-        ann.hear(),
+        ann.receive(),
         ["public 1", "public 2", "private 2", "private 3", "private 3", "public 3"]
     );
-    // What pushes the first of them out of memory does not take the last along.
-    stage.say(&ann, "3", Some("r"));
-    stage.say(&bob, "4", None);
-    stage.say(&ann, "3", Some("r"));
-    stage.flush();
-    assert_eq!(bob.hear(), ["public 4"]);
+    // When the room forgets the first of them, it still knows the last.
+    hub.publish(&ann, "3", Some("r"));
+    hub.publish(&bob, "4", None);
+    hub.publish(&ann, "3", Some("r"));
+    hub.flush();
+    assert_eq!(bob.receive(), ["public 4"]);
 }
 
 #[test]
-fn a_session_lives_as_long_as_its_words() {
-    let mut stage = Stage::new(&["--history", "1"]);
-    let (ann, mut bob) = ann_and_bob(&mut stage);
-    stage.say(&ann, "hello", Some("r"));
-    stage.cut(&ann);
-    stage.wait(GRACE);
-    // Under another name it is not hers.
-    let mut eve = stage.join_again(3, "Eve", Some(ann.session()), None);
-    let mut again = stage.join_again(4, "Ann", Some(ann.session()), None);
-    stage.say(&again, "hello", Some("r"));
-    stage.flush();
-    again.hear();
-    eve.hear();
+fn a_session_is_known_as_long_as_its_messages() {
+    let mut hub = TestHub::new(&["--history", "1"]);
+    let (ann, mut bob) = ann_and_bob(&mut hub);
+    hub.publish(&ann, "hello", Some("r"));
+    hub.cut(&ann);
+    hub.wait(GRACE);
+    // Under another name, it is not known.
+    let mut eve = hub.join_again(3, "Eve", Some(ann.session()), None);
+    let mut again = hub.join_again(4, "Ann", Some(ann.session()), None);
+    hub.publish(&again, "hello", Some("r"));
+    hub.flush();
+    again.receive();
+    eve.receive();
     assert_eq!(again.session(), ann.session());
     assert_ne!(eve.session(), ann.session());
-    assert_eq!(bob.hear(), ["public hello", "leave Ann", "join Eve", "join Ann"]);
+    assert_eq!(bob.receive(), ["public hello", "leave Ann", "join Eve", "join Ann"]);
 }
 
 #[test]
-fn absences_are_bounded() {
-    let mut stage = Stage::new(&[]);
-    let mut watcher = stage.join_room(0, "watcher", "r1", None, None);
+fn the_number_of_absent_members_is_bounded() {
+    let mut hub = TestHub::new(&[]);
+    let mut watcher = hub.join_room(0, "watcher", "r1", None, None);
     for id in 1..=8193 {
-        let line = stage.join_room(id, &format!("m{id}"), &format!("r{}", id % 512), None, None);
-        stage.cut(&line);
+        let member = hub.join_room(id, &format!("m{id}"), &format!("r{}", id % 512), None, None);
+        hub.cut(&member);
     }
-    stage.handle(Event::NoticesDue);
-    stage.flush();
+    hub.handle(Event::NoticesDue);
+    hub.flush();
     let left: Vec<_> =
-        watcher.hear().into_iter().filter(|line| line.starts_with("leave")).collect();
+        watcher.receive().into_iter().filter(|message| message.starts_with("leave")).collect();
     assert_eq!(left, ["leave m1"]);
 }
 
 #[test]
-fn who_comes_back_is_welcomed_at_once_however_quiet_the_room() {
+fn a_member_that_returns_to_a_quiet_room_is_welcomed_at_once() {
     let server = TestServer::start(&["--leave-grace", "1h"]);
-    let mut line = RawClient::connect(&server, "name=Ann");
-    let welcome = line.next_of("welcome");
-    let word = |key: &str| welcome[key].as_str().unwrap().to_owned();
-    let query = format!("name=Ann&session={}&epoch={}&since=0", word("session"), word("epoch"));
-    // The writer of a connection is asleep by the time that the hub gives it something, or it is
-    // not.
+    let mut client = RawClient::connect(&server, "name=Ann");
+    let welcome = client.next_of("welcome");
+    let field = |key: &str| welcome[key].as_str().unwrap().to_owned();
+    let query = format!("name=Ann&session={}&epoch={}&since=0", field("session"), field("epoch"));
+    // Several times, since the writer of a new connection may be asleep or not when the hub queues
+    // the welcome.
     for _ in 0..20 {
-        drop(line);
-        line = RawClient::connect(&server, &query);
-        assert_eq!(line.next_of("welcome")["recovered"], true);
+        drop(client);
+        client = RawClient::connect(&server, &query);
+        assert_eq!(client.next_of("welcome")["recovered"], true);
     }
 }

@@ -1,6 +1,6 @@
-//! Clients that don't read: what it costs them, and nobody else.
+//! Clients that read slowly or send too fast: how it affects them, and nobody else.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::thread;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use parlour::chat::inbox::BACKLOG_BYTES_MAX;
 use parlour::chat::read_half::FRAMES_PER_MESSAGE;
 use serde_json::json;
 
-use crate::support::raw::{CLOSE, FIN, PING, PONG, RawClient, TEXT, masked};
+use crate::support::raw::{CLOSE, FIN, PING, PONG, RawClient, TEXT, masked, public};
 use crate::support::{Client, DEADLINE, TestServer, assert_has};
 
-/// Lets `talker` talk until everyone hears that `name` has left.
+/// Lets `talker` talk until it receives that `name` has left.
 fn talk_until_gone(talker: &mut Client, name: &str) {
     let content = "x".repeat(4000);
     loop {
@@ -31,18 +31,18 @@ fn talk_until_gone(talker: &mut Client, name: &str) {
 }
 
 #[test]
-fn a_stalled_client_is_dropped_and_the_room_goes_on() {
+fn a_client_that_does_not_read_is_dropped_and_the_room_goes_on() {
     let server = TestServer::start(&["--queue", "4", "--write-timeout", "500ms"]);
     let mut talker = Client::join(&server, "talker");
     let _stalled = Client::join(&server, "stalled");
     talk_until_gone(&mut talker, "stalled");
     Client::join(&server, "stalled");
-    talker.say("on we go");
-    talker.next_where(|message| message["content"] == "on we go");
+    talker.say("still here");
+    talker.next_where(|message| message["content"] == "still here");
 }
 
 #[test]
-fn a_burst_of_private_messages_drops_nobody_who_reads() {
+fn a_burst_of_private_messages_drops_nobody_that_reads() {
     let server = TestServer::start(&[]);
     let mut ann = Client::join(&server, "Ann");
     let mut bob = Client::join(&server, "Bob");
@@ -81,7 +81,8 @@ fn the_smallest_queue_is_enough_to_join() {
     }
 }
 
-/// Drops a client for being slow, which then reads to the end. Returns how many messages it got.
+/// Lets a client be dropped for not reading, then reads to the end. Returns how many public
+/// messages it received.
 fn messages_until_1013(options: &[&str]) -> u64 {
     let server = TestServer::start(&[&["--write-timeout", "20s"], options].concat());
     let mut talker = Client::join(&server, "talker");
@@ -91,7 +92,7 @@ fn messages_until_1013(options: &[&str]) -> u64 {
     let mut seq = 0;
     let closed = loop {
         let (first, payload) = slow.frame().expect("a close frame comes before the end");
-        if first == 0x88 {
+        if first == FIN | CLOSE {
             break payload;
         }
         let message: serde_json::Value = serde_json::from_slice(&payload).unwrap();
@@ -105,19 +106,19 @@ fn messages_until_1013(options: &[&str]) -> u64 {
 }
 
 #[test]
-fn a_client_that_reads_again_in_time_sees_every_message_up_to_1013() {
+fn a_client_dropped_with_1013_can_still_read_all_messages_before_it() {
     assert!(messages_until_1013(&["--queue", "4"]) > 4);
 }
 
 #[test]
-fn a_client_is_dropped_for_its_bytes_long_before_its_entries_are_too_many() {
-    // What the system's buffers take of 4,000 bytes each is a few thousand.
+fn a_queue_is_full_in_bytes_long_before_it_is_full_in_entries() {
+    // The system's buffers take a few thousand messages of 4,000 bytes.
     assert!(messages_until_1013(&["--queue", "65536", "--queue-bytes", "20000"]) < 20_000);
 }
 
 #[test]
-fn a_client_that_takes_a_byte_now_and_then_does_not_hold_its_writer_beyond_the_deadline() {
-    // No cut at the end of the shutdown's time helps here: only the writer's own deadline ends it.
+fn a_client_that_trickles_does_not_hold_its_writer_beyond_the_write_timeout() {
+    // The shutdown's timeout is no help here: only the writer's own ends the connection.
     let mut server =
         TestServer::start(&["--queue", "4", "--write-timeout", "1s", "--shutdown-timeout", "1h"]);
     let mut talker = Client::join(&server, "talker");
@@ -132,18 +133,14 @@ fn a_client_that_takes_a_byte_now_and_then_does_not_hold_its_writer_beyond_the_d
     talk_until_gone(&mut talker, "trickle");
     drop(talker);
     server.stop();
-    server.ended().expect("every thread joined, the trickling client's writer included");
+    server.ended().expect("every thread joined, including the writer");
     trickle.stream().shutdown(Shutdown::Both).unwrap();
     reading.join().unwrap();
 }
 
 /// Numbered public messages, as one client sends them.
 fn numbered(numbers: std::ops::Range<usize>) -> Vec<u8> {
-    let message = |number: usize| {
-        let message = json!({"type": "public", "content": number.to_string()});
-        masked(FIN | TEXT, message.to_string().as_bytes())
-    };
-    numbers.flat_map(message).collect()
+    numbers.flat_map(|number| public(&number.to_string())).collect()
 }
 
 /// Receives public messages with these numbers, in order. Returns the first and last `ts`.
@@ -159,7 +156,7 @@ fn receive_numbered(watcher: &mut Client, numbers: std::ops::Range<usize>) -> (u
 }
 
 #[test]
-fn a_client_that_sends_too_fast_is_slowed_down_told_so_once_and_loses_nothing() {
+fn a_client_that_sends_too_fast_is_slowed_down_notified_once_and_loses_nothing() {
     let server = TestServer::start(&["--message-rate", "50", "--message-burst", "5"]);
     let mut watcher = Client::join(&server, "watcher");
     let mut flood = RawClient::connect(&server, "name=flood");
@@ -283,20 +280,20 @@ fn only_a_full_backlog_stops_the_reading_and_nothing_is_lost() {
     }
 }
 
-/// Empty fragments of one message, which cost as much as `messages`.
+/// Returns empty fragments of one message, as many as cost the sender `messages` messages.
 fn empty_fragments(messages: usize) -> Vec<u8> {
     masked(0, b"").repeat(messages * FRAMES_PER_MESSAGE)
 }
 
 #[test]
-fn a_message_in_fragments_without_number_is_read_as_slowly_as_messages() {
+fn a_message_of_many_fragments_is_read_as_slowly_as_many_messages() {
     let server = TestServer::start(&["--message-rate", "100", "--message-burst", "1"]);
     let mut watcher = Client::join(&server, "watcher");
     let flood = RawClient::connect(&server, "name=flood");
     let mut stream = flood.stream.try_clone().unwrap();
     let flooding = thread::spawn(move || {
         let mut send = |bytes: &[u8]| stream.write_all(bytes).expect("the connection is open");
-        send(&masked(FIN | TEXT, br#"{"type":"public","content":"1"}"#));
+        send(&public("1"));
         send(&masked(TEXT, br#"{"type":"public","content":"2""#));
         send(&empty_fragments(100));
         send(&masked(FIN, b"}"));
@@ -308,41 +305,40 @@ fn a_message_in_fragments_without_number_is_read_as_slowly_as_messages() {
     flooding.join().unwrap();
     assert_has(&after, json!({"user": "flood", "content": "2"}));
     let took = after["ts"].as_u64().unwrap() - before["ts"].as_u64().unwrap();
-    // By the server's own clock: 100 times 10 ms, but for what was read together with a message's
-    // end.
+    // By the server's clock: 100 times 10 ms, apart from fragments that came in one read with a
+    // message.
     assert!(took >= 950, "{took} ms");
 }
 
 #[test]
-fn a_client_that_floods_with_empty_fragments_does_not_hold_a_stop() {
+fn a_flood_of_empty_fragments_does_not_delay_a_stop() {
     let mut server = TestServer::start(&["--message-rate", "1", "--message-burst", "1"]);
     let mut flood = RawClient::connect(&server, "name=flood");
     flood.next_of("join");
     let mut stream = flood.stream.try_clone().unwrap();
-    let (full_in, full) = std::sync::mpsc::channel();
+    let (sender, full) = std::sync::mpsc::channel();
     let flooding = thread::spawn(move || {
         stream.write_all(&masked(TEXT, b"{")).unwrap();
         let fragments = empty_fragments(100);
         let _ = stream.set_write_timeout(Some(Duration::from_millis(200)));
-        // Until no more is taken, since the server reads so slowly; then for as long as the
-        // connection lasts.
+        // First until the buffers are full, since the server reads so slowly. Then until the
+        // connection ends.
         while stream.write_all(&fragments).is_ok() {}
-        full_in.send(()).unwrap();
-        while !matches!(stream.write(&fragments), Err(error) if error.kind() != ErrorKind::WouldBlock)
-        {
-        }
+        sender.send(()).unwrap();
+        let has_ended = |error: io::Error| error.kind() != ErrorKind::WouldBlock;
+        while !stream.write(&fragments).is_err_and(has_ended) {}
     });
     full.recv_timeout(DEADLINE).expect("the flood is read slowly");
     server.stop();
     assert_eq!(flood.closed(), (1001, "server_shutdown".to_owned()));
     server.ended().expect("a clean end within the timeout");
-    // A sender whose window is shut does not hear of the end, and would try for minutes.
+    // While its window is shut, TCP does not report the end, and the thread would try for minutes.
     let _ = flood.stream.shutdown(Shutdown::Both);
     flooding.join().unwrap();
 }
 
 #[test]
-fn a_client_that_pings_and_never_reads_leaves_no_thread_behind() {
+fn a_client_that_pings_and_never_reads_leaves_no_thread() {
     let mut server = TestServer::start(&["--write-timeout", "500ms", "--shutdown-timeout", "1h"]);
     let mut watcher = Client::join(&server, "watcher");
     let pinger = RawClient::connect(&server, "name=pinger");

@@ -1,5 +1,5 @@
-//! Writers that help each other: nobody misses anything, whoever's socket is full and whoever
-//! leaves meanwhile.
+//! Writers that help each other: nobody misses anything, even if other sockets are full or other
+//! members leave in the meantime.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -12,16 +12,12 @@ use parlour::chat::outbox;
 use parlour::chat::write_half::SweepQueue;
 use serde_json::{Value, json};
 
-use crate::support::raw::{FIN, RawClient, TEXT, masked};
+use crate::support::raw::{FIN, RawClient, TEXT, public, text};
 use crate::support::{Client, TestServer, eventually};
 
-fn public(content: &str) -> Vec<u8> {
-    masked(FIN | TEXT, json!({"type": "public", "content": content}).to_string().as_bytes())
-}
-
-/// Reads until `last` has been said; fails on a gap in `seq` or a message that comes twice. Counts
-/// the public messages in `heard`, and returns the private ones.
-fn listen(client: &mut RawClient, last: &str, heard: &AtomicU64) -> Vec<Value> {
+/// Reads up to a public message `last`. Fails on a gap in `seq` or a message that comes twice.
+/// Counts public messages in `received`, and returns the private ones.
+fn read_up_to(last: &str, client: &mut RawClient, received: &AtomicU64) -> Vec<Value> {
     let mut seq = None;
     let mut private = Vec::new();
     loop {
@@ -33,7 +29,7 @@ fn listen(client: &mut RawClient, last: &str, heard: &AtomicU64) -> Vec<Value> {
                 let number = message["seq"].as_u64().expect("a number");
                 assert!(seq.is_none_or(|before| number == before + 1), "{number} after {seq:?}");
                 seq = Some(number);
-                heard.fetch_add(1, Ordering::Relaxed);
+                received.fetch_add(1, Ordering::Relaxed);
                 if message["content"] == last {
                     return private;
                 }
@@ -45,7 +41,7 @@ fn listen(client: &mut RawClient, last: &str, heard: &AtomicU64) -> Vec<Value> {
 }
 
 #[test]
-fn everyone_hears_everything_in_order_in_two_rooms_at_once() {
+fn all_members_of_two_rooms_receive_everything_in_order() {
     const MEMBERS: usize = 60;
     const MESSAGES: usize = 400;
     let server = TestServer::start(&["--queue", "4096"]);
@@ -54,7 +50,7 @@ fn everyone_hears_everything_in_order_in_two_rooms_at_once() {
             let join = |number| {
                 let mut member =
                     RawClient::connect(&server, &format!("room={room}&name=m{number}"));
-                // Before, it would miss the private messages to it.
+                // Private messages before its join would be lost.
                 member.next_of("join");
                 member
             };
@@ -63,20 +59,19 @@ fn everyone_hears_everything_in_order_in_two_rooms_at_once() {
             scope.spawn(move || {
                 for number in 0..MESSAGES {
                     talker.write_all(&public(&number.to_string())).unwrap();
-                    // Private ones in between, to everybody in turn.
+                    // A private message after each, to one member after the other.
                     let to = format!("m{}", number % MEMBERS);
-                    let text =
-                        json!({"type": "private", "to": to, "content": format!("after {number}")})
-                            .to_string();
-                    talker.write_all(&masked(FIN | TEXT, text.as_bytes())).unwrap();
+                    let content = format!("after {number}");
+                    let private = json!({"type": "private", "to": to, "content": content});
+                    talker.write_all(&text(&private)).unwrap();
                 }
                 talker.write_all(&public("end")).unwrap();
             });
             for (number, mut member) in members.drain(..).enumerate() {
                 scope.spawn(move || {
-                    let private = listen(&mut member, "end", &AtomicU64::new(0));
+                    let private = read_up_to("end", &mut member, &AtomicU64::new(0));
                     let expected = if number == 0 { MESSAGES } else { MESSAGES.div_ceil(MEMBERS) };
-                    assert!(private.len() >= expected - 1, "{number} got {private:?}");
+                    assert!(private.len() >= expected - 1, "m{number} received {private:?}");
                     assert!(private.iter().all(|message| message["room"] == room));
                 });
             }
@@ -85,21 +80,21 @@ fn everyone_hears_everything_in_order_in_two_rooms_at_once() {
 }
 
 #[test]
-fn full_sockets_and_leavers_in_the_middle_of_sweeps_cost_the_others_nothing() {
+fn full_sockets_and_leaving_members_cost_the_others_nothing() {
     const HEALTHY: usize = 20;
-    /// Messages that those who read may be behind, far fewer than would have one of them dropped.
+    /// How far behind the members that read may be: far less than would drop one of them.
     const BEHIND_MAX: u64 = 32;
     let server = TestServer::start(&["--queue", "64", "--write-timeout", "1s"]);
     let done = AtomicBool::new(false);
-    let heard: Vec<AtomicU64> = (0..HEALTHY).map(|_| AtomicU64::new(0)).collect();
+    let received: Vec<AtomicU64> = (0..HEALTHY).map(|_| AtomicU64::new(0)).collect();
     let left = thread::scope(|scope| {
         let healthy: Vec<RawClient> = (0..HEALTHY)
             .map(|number| RawClient::connect(&server, &format!("name=h{number}")))
             .collect();
-        // These never read. Their sockets fill up, then their queues.
+        // These never read. First their sockets become full, then their queues.
         let _stalled: Vec<RawClient> =
             (0..10).map(|number| RawClient::connect(&server, &format!("name=s{number}"))).collect();
-        // These come and go all the while, some without a word.
+        // These join and leave all the time, half of them without a close frame.
         for churner in 0..4 {
             let (server, done) = (&server, &done);
             scope.spawn(move || {
@@ -115,14 +110,14 @@ fn full_sockets_and_leavers_in_the_middle_of_sweeps_cost_the_others_nothing() {
             });
         }
         let mut talker = Client::join(&server, "talker");
-        for (mut member, heard) in healthy.into_iter().zip(&heard) {
-            scope.spawn(move || listen(&mut member, "end", heard));
+        for (mut member, received) in healthy.into_iter().zip(&received) {
+            scope.spawn(move || read_up_to("end", &mut member, received));
         }
         let content = "x".repeat(4000);
         let mut left: HashMap<String, usize> = HashMap::new();
-        // However this thread ends, the churners do too.
+        // Also ends the churners if this thread panics.
         let _done = SetOnDrop(&done);
-        for said in 1.. {
+        for sent in 1.. {
             if left.keys().filter(|name| !name.starts_with('c')).count() == 10 {
                 break;
             }
@@ -138,15 +133,12 @@ fn full_sockets_and_leavers_in_the_middle_of_sweeps_cost_the_others_nothing() {
                     break;
                 }
             }
-            eventually("those who read have read", || {
-                heard
-                    .iter()
-                    .all(|heard| said - heard.load(Ordering::Relaxed) <= BEHIND_MAX)
-                    .then_some(())
-            });
+            let is_near =
+                |received: &AtomicU64| sent - received.load(Ordering::Relaxed) <= BEHIND_MAX;
+            eventually("reading by those that read", || received.iter().all(is_near).then_some(()));
         }
         talker.say("end");
-        // Before it has been heard, it could be lost with the connection.
+        // Until this has come back, it could be lost with the connection.
         talker.next_where(|message| message["content"] == "end");
         left
     });
@@ -156,7 +148,7 @@ fn full_sockets_and_leavers_in_the_middle_of_sweeps_cost_the_others_nothing() {
     );
 }
 
-/// Sets a flag when it is dropped, by a panic too.
+/// Sets a flag when it is dropped, even by a panic.
 struct SetOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for SetOnDrop<'_> {
@@ -166,32 +158,32 @@ impl Drop for SetOnDrop<'_> {
 }
 
 #[test]
-fn a_sweep_that_nobody_takes_does_not_keep_another_room_waiting() {
+fn a_sweep_without_a_helper_does_not_delay_another_room() {
     let sweeps = SweepQueue::new();
-    // All writers of this room block on their own sockets.
+    // All writers of this room are blocked by their own sockets.
     let stuck: Vec<_> = (0..2).map(|_| outbox::channel(1, u64::MAX, &sweeps)).collect();
-    stuck.iter().for_each(|(_, _, mail)| mail.become_unavailable());
+    stuck.iter().for_each(|(_, _, writer_end)| writer_end.become_unavailable());
     sweeps.start(&stuck.iter().map(|(outbox, ..)| outbox.line()).collect(), 0);
 
     let (woken, wakes) = mpsc::channel();
     let other: Vec<_> = (0..2).map(|_| outbox::channel(1, u64::MAX, &sweeps)).collect();
-    for (_, controls, _) in &other {
+    for (_, reader_end, _) in &other {
         let woken = woken.clone();
         let writer = thread::spawn(move || {
             thread::park_timeout(Duration::from_secs(60));
             woken.send(())
         });
-        controls.set_writer(writer.thread().clone());
+        reader_end.set_writer(writer.thread().clone());
     }
     sweeps.start(&other.iter().map(|(outbox, ..)| outbox.line()).collect(), 0);
     wakes.recv_timeout(Duration::from_secs(10)).expect("a writer is woken");
 }
 
 #[test]
-fn a_writer_that_its_own_client_needs_does_not_help_for_ever() {
+fn a_writer_that_its_own_client_needs_does_not_help_forever() {
     let sweeps = SweepQueue::new();
-    let (_outbox, _controls, writer) = outbox::channel(1, u64::MAX, &sweeps);
-    // So many that sweeps are asked for faster than one writer alone can see to them.
+    let (_outbox, _reader_end, writer_end) = outbox::channel(1, u64::MAX, &sweeps);
+    // So large a room that sweeps start faster than one writer alone can run them.
     let crowd: Vec<_> = (0..10_000).map(|_| outbox::channel(1, u64::MAX, &sweeps)).collect();
     let roster = crowd.iter().map(|(outbox, ..)| outbox.line()).collect();
     let done = AtomicBool::new(false);
@@ -202,13 +194,13 @@ fn a_writer_that_its_own_client_needs_does_not_help_for_ever() {
                 sweeps.start(&roster, 0);
             }
         });
-        let (tell, told) = mpsc::channel();
+        let (sender, free) = mpsc::channel();
         scope.spawn(move || {
-            writer.become_unavailable();
-            tell.send(())
+            writer_end.become_unavailable();
+            sender.send(())
         });
-        let told = told.recv_timeout(Duration::from_secs(10));
+        let free = free.recv_timeout(Duration::from_secs(10));
         done.store(true, Ordering::Relaxed);
-        told.expect("somebody else takes over");
+        free.expect("another writer takes over");
     });
 }

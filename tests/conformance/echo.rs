@@ -1,5 +1,5 @@
-//! An echo on parlour's own pumps: it sends every message back, binary ones too. All of the
-//! WebSocket protocol that a client sees is parlour's; what is missing is the chat.
+//! An echo on parlour's pumps: it sends every message back, even binary ones. A client sees
+//! parlour's WebSocket protocol, without the chat.
 
 use std::io;
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use tungstenite::Message;
 use tungstenite::protocol::frame::Frame;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 
-/// Longest message that comes back.
+/// Longest message that it sends back.
 const ECHO_BYTES_MAX: usize = 16 << 20;
 
-/// The options of an echo, shared by all its clients.
+/// Returns the options of the echo.
 pub fn config() -> Config {
-    // Nobody is slowed down, and the queue has room for all that a client sends before it reads.
-    let mut config = Config::read(["echo", "--message-rate=0", "--queue=4096"])
-        .expect("options that go together");
+    // No limit on messages, and a queue for all that a client sends before it reads.
+    let mut config =
+        Config::read(["echo", "--message-rate=0", "--queue=4096"]).expect("valid options");
     config.max_message_bytes = ECHO_BYTES_MAX;
     config
 }
@@ -30,7 +30,7 @@ pub fn config() -> Config {
 /// Serves one client.
 ///
 /// # Errors
-/// When the system has no thread for the writer.
+/// If the system has no thread for the writer.
 pub fn serve(
     connection: &Arc<Connection>,
     upgrade: Upgrade,

@@ -1,7 +1,7 @@
-//! The Autobahn test suite's cases against parlour's pumps: `make conformance`.
+//! The cases of the Autobahn test suite, run against parlour's pumps: `make conformance`.
 //!
-//! kosoku runs them, a WebSocket client that is installed from PyPI into `target/`. A case must end
-//! as it is told in `non-strict.txt` or else be OK; those that judge nothing (INFORMATIONAL) pass.
+//! kosoku runs them, a WebSocket client that is installed from PyPI into `target/`. A case must be
+//! OK, or NON-STRICT if `non-strict.txt` lists it. Cases without a judgement (INFORMATIONAL) pass.
 
 mod echo;
 
@@ -18,9 +18,10 @@ use parlour::http::{request, upgrade};
 use serde_json::Value;
 
 const KOSOKU: &str = "kosoku==0.1.0";
-/// All but those of compression (12 and 13), which parlour does not offer.
+/// How many cases there are, without those of compression (12 and 13), which parlour does not
+/// offer.
 const CASES: usize = 301;
-/// The cases that may be NON-STRICT, each with the reason behind its number.
+/// The cases that may be NON-STRICT, each with its number and the reason.
 const NON_STRICT: &str = include_str!("non-strict.txt");
 
 type Outcome<T> = Result<T, String>;
@@ -47,11 +48,11 @@ fn run() -> Outcome<String> {
     thread::spawn(move || listen(&listener).expect("the echo accepts"));
 
     let reports = folder.join("reports");
-    // A report of an earlier run must not pass for one of this.
+    // A report of an earlier run must not be taken for one of this run.
     let _ = fs::remove_dir_all(&reports);
     let mut command = Command::new(&kosoku);
     command.args(["-x", "12.*", "-x", "13.*", "-o"]).arg(&reports).arg(&address);
-    // Its own verdict counts NON-STRICT as passed; the reports say it all.
+    // kosoku's status counts NON-STRICT as passed, so only the report decides.
     let status =
         command.status().map_err(|error| format!("can't run {}: {error}", kosoku.display()))?;
     let index = reports.join("index.json");
@@ -60,7 +61,7 @@ fn run() -> Outcome<String> {
     judge(&index).map_err(|problem| format!("{problem}\nthe reports are in {}", reports.display()))
 }
 
-/// Takes connections to the echo for as long as the process lives.
+/// Serves an echo to every connection, until the process ends.
 fn listen(listener: &TcpListener) -> io::Result<()> {
     let (config, sweeps) = (Arc::new(echo::config()), SweepQueue::new());
     for id in 1.. {
@@ -78,27 +79,28 @@ fn listen(listener: &TcpListener) -> io::Result<()> {
     Ok(())
 }
 
-/// The path of kosoku, which is installed if need be.
+/// Returns the path of kosoku. Installs it if need be.
 fn install(venv: &Path) -> Outcome<PathBuf> {
     let (python, kosoku) = (venv.join("bin/python"), venv.join("bin/kosoku"));
     if !kosoku.exists() {
-        let made = "make a virtual environment (Debian: apt-get install python3-venv)";
-        succeed(Command::new("python3").args(["-m", "venv", "--clear"]).arg(venv), made)?;
-        let installed = "install kosoku from PyPI, which needs the network once";
-        succeed(Command::new(python).args(["-m", "pip", "install", "--quiet", KOSOKU]), installed)?;
+        let task = "make a virtual environment (Debian: apt-get install python3-venv)";
+        succeed(Command::new("python3").args(["-m", "venv", "--clear"]).arg(venv), task)?;
+        let task = "install kosoku from PyPI, which needs the network once";
+        succeed(Command::new(python).args(["-m", "pip", "install", "--quiet", KOSOKU]), task)?;
     }
     Ok(kosoku)
 }
 
-fn succeed(command: &mut Command, to: &str) -> Outcome<()> {
+/// Runs a command, which must succeed in its `task`.
+fn succeed(command: &mut Command, task: &str) -> Outcome<()> {
     match command.status() {
         Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("can't {to}: {command:?} ended with {status}")),
-        Err(error) => Err(format!("can't {to}: {command:?}: {error}")),
+        Ok(status) => Err(format!("can't {task}: {command:?} ended with {status}")),
+        Err(error) => Err(format!("can't {task}: {command:?}: {error}")),
     }
 }
 
-/// Compares the report with what is expected, in both directions.
+/// Compares the report with `non-strict.txt`, in both directions. Returns a summary.
 fn judge(index: &str) -> Outcome<String> {
     let index: Value =
         serde_json::from_str(index).map_err(|error| format!("the report is not JSON: {error}"))?;
@@ -137,11 +139,11 @@ fn judge(index: &str) -> Outcome<String> {
     }
     problems
         .extend(expected.keys().map(|case| format!("{case} is in non-strict.txt and was not run")));
-    match problems.is_empty() {
-        true => Ok(format!(
-            "{CASES} cases: {ok} OK, {informational} informational, {} non-strict for a known reason",
-            CASES - ok - informational
-        )),
-        false => Err(problems.join("\n")),
+    if !problems.is_empty() {
+        return Err(problems.join("\n"));
     }
+    Ok(format!(
+        "{CASES} cases: {ok} OK, {informational} informational, {} non-strict for a known reason",
+        CASES - ok - informational
+    ))
 }

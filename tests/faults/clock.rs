@@ -1,8 +1,8 @@
-//! A library that, preloaded into parlour, lets one look at the clock fail. std holds that to be
-//! impossible and panics, so any thread can be made to panic, without a line for it in the program.
+//! A library to be preloaded into parlour, which makes one look at the clock fail. The standard
+//! library then panics, so any thread can be made to panic without code for it in the program.
 //!
-//! `FAULT_THREAD` is the name of the thread. It fails when the file `FAULT_FILE` is there, which it
-//! removes; if `FAULT_SPARES` names a number, so many looks after the file has come are spared.
+//! `FAULT_THREAD` names the thread. Its look fails once the file `FAULT_FILE` is there, and the
+//! file is removed. If `FAULT_SPARES` is a number, this many looks with the file still succeed.
 
 use std::ffi::{CStr, c_char, c_int};
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicI32, Ordering};
 /// Longest name of a thread, with the zero at its end (pthread_setname_np(3)).
 const THREAD_NAME_BYTES: usize = 16;
 
-/// Looks that have been spared.
+/// How many looks have succeeded with the file.
 static SPARED: AtomicI32 = AtomicI32::new(0);
 
-/// Takes the place of libc's.
+/// Replaces the function of libc.
 ///
 /// # Safety
-/// As for libc's: `time` may be written to.
+/// As for libc: `time` may be written to.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::timespec) -> c_int {
     if is_due() {
@@ -24,15 +24,14 @@ pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::
         unsafe { *libc::__errno_location() = libc::EINVAL };
         return -1;
     }
-    // SAFETY: the system call behind libc's function, with what the caller gave for that.
+    // SAFETY: the system call of that function, with the arguments for it.
     unsafe { libc::syscall(libc::SYS_clock_gettime, clock, time) as c_int }
 }
 
 fn is_due() -> bool {
     let mut name = [0; THREAD_NAME_BYTES];
-    // SAFETY: the buffer has the length that is told; nobody changes the environment, which is read
-    // before any thread of this process writes to it; `access`, `unlink` and `atoi` take the text
-    // that `getenv` gave.
+    // SAFETY: the buffer has the given length. No thread of the program changes its environment.
+    // `access`, `unlink` and `atoi` take text from `getenv`.
     unsafe {
         let thread = libc::getenv(c"FAULT_THREAD".as_ptr());
         let file = libc::getenv(c"FAULT_FILE".as_ptr());
@@ -47,8 +46,8 @@ fn is_due() -> bool {
 }
 
 /// # Safety
-/// Both are null or C strings.
+/// Each is null or a C string.
 unsafe fn is_same(a: *const c_char, b: *const c_char) -> bool {
-    // SAFETY: as promised by the caller.
+    // SAFETY: the caller promises it.
     !a.is_null() && !b.is_null() && unsafe { CStr::from_ptr(a) == CStr::from_ptr(b) }
 }

@@ -1,5 +1,5 @@
-//! What is fuzzed, and what must hold whatever comes. `make fuzz` lets libFuzzer choose the input;
-//! `make test` takes the files in `corpus`.
+//! The fuzz targets, each with what must hold for any input. `make fuzz` lets libFuzzer choose the
+//! input. `make test` takes the files in `corpus`.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -21,7 +21,7 @@ use parlour::protocol::name::{NAME_CHARS_MAX, ROOM_BYTES_MAX, parse_name, parse_
 
 use crate::echo;
 
-/// A request head, and what a request for an upgrade is made of.
+/// Parses a request head, then the request as an upgrade.
 pub fn head(data: &[u8]) {
     match parse_head(data.to_vec()) {
         Ok((request, rest)) => {
@@ -36,7 +36,7 @@ pub fn head(data: &[u8]) {
     }
 }
 
-/// The query of an upgrade.
+/// Parses the query of an upgrade.
 pub fn query(data: &[u8]) {
     let query = String::from_utf8_lossy(data);
     match join_request(&query) {
@@ -54,9 +54,9 @@ pub fn query(data: &[u8]) {
     }
 }
 
-/// A text message.
+/// Parses a text message.
 pub fn json(data: &[u8]) {
-    /// Short enough to be passed.
+    /// So small that inputs exceed it.
     const CONTENT_BYTES_MAX: usize = 100;
     let text = String::from_utf8_lossy(data);
     let parsed = Request::parse(&text, CONTENT_BYTES_MAX);
@@ -74,8 +74,8 @@ pub fn json(data: &[u8]) {
         }
     };
     assert!(!content.trim().is_empty() && content.len() <= CONTENT_BYTES_MAX);
-    // Another parser understands the same, where it does not give up at numbers and depths that
-    // ours ignores.
+    // Another parser reads the same, unless it rejects a number or a depth in fields that parlour
+    // ignores.
     if let Ok(value) = value {
         assert_eq!(value["type"], kind);
         assert_eq!(value["content"], content);
@@ -84,18 +84,18 @@ pub fn json(data: &[u8]) {
     }
 }
 
-/// What a client sends after its upgrade, through both pumps, with an echo behind them. Its first
-/// byte says how much of it came with the head.
+/// Passes what a client sends through both pumps, with an echo in between. The first byte says how
+/// many bytes came together with the request head.
 pub fn frames(data: &[u8]) {
     static OPTIONS: LazyLock<(Arc<Config>, SweepQueue)> =
         LazyLock::new(|| (Arc::new(echo::config()), SweepQueue::new()));
-    /// The socket takes as many at once, and what comes back is no longer.
+    /// The socket takes this much at once, and the echo is not longer.
     const INPUT_BYTES_MAX: usize = 32 * 1024;
     let Some((&first, data)) = data.split_first() else { return };
     let data = &data[..data.len().min(INPUT_BYTES_MAX)];
     let (with_head, later) = data.split_at(data.len().min(first.into()));
 
-    // A socket is a socket: the pumps ask nothing of it that one without a network can't do.
+    // The pumps use nothing of a TCP socket that a Unix socket does not have, too.
     let (mut client, server) = UnixStream::pair().expect("a pair of sockets");
     let stream = TcpStream::from(OwnedFd::from(server));
     let peer = SocketAddr::from(([127, 0, 0, 1], 1));
@@ -105,36 +105,37 @@ pub fn frames(data: &[u8]) {
         leftover: with_head.to_vec(),
         join: Err(CloseReason::InternalError),
     };
-    client.write_all(later).expect("room for it");
+    client.write_all(later).expect("the socket takes it at once");
     client.shutdown(Shutdown::Write).expect("an open socket");
     client.set_read_timeout(Some(Duration::from_secs(10))).expect("a socket takes a timeout");
     let (config, sweeps) = &*OPTIONS;
     echo::serve(&connection, upgrade, config, sweeps).expect("a thread for the writer");
-    let mut answer = Vec::new();
-    client.read_to_end(&mut answer).expect("an end");
-    check_answer(&answer);
+    let mut echoed = Vec::new();
+    client.read_to_end(&mut echoed).expect("an end");
+    check_echo(&echoed);
 }
 
-/// Whole frames as a server may send them, of which only the last closes.
-fn check_answer(mut answer: &[u8]) {
-    while let [first, second, rest @ ..] = answer {
+/// Asserts that `echoed` has whole frames as a server may send them, with a close frame only at
+/// the end.
+fn check_echo(mut echoed: &[u8]) {
+    while let [first, second, rest @ ..] = echoed {
         let (length, rest) = match (second, rest) {
             (126, [a, b, rest @ ..]) => (usize::from(u16::from_be_bytes([*a, *b])), rest),
             (0..=125, rest) => (usize::from(*second), rest),
-            _ => panic!("a mask, or a length that nothing here can have: {second}"),
+            _ => panic!("a mask, or a length that no echo has: {second}"),
         };
         let (payload, rest) = rest.split_at_checked(length).expect("a whole frame");
         match first {
-            0x81 => drop(std::str::from_utf8(payload).expect("text")),
+            0x81 => assert!(std::str::from_utf8(payload).is_ok(), "text"),
             0x82 | 0x8A => {}
             0x88 => {
                 let code = u16::from_be_bytes([payload[0], payload[1]]);
                 assert!(matches!(code, 1000 | 1002 | 1007 | 1009), "{code}");
                 assert!(rest.is_empty(), "nothing follows a close frame");
             }
-            _ => panic!("no frame of an echo: {first:#x}"),
+            _ => panic!("not a frame of an echo: {first:#x}"),
         }
-        answer = rest;
+        echoed = rest;
     }
-    assert!(answer.is_empty(), "a whole frame");
+    assert!(echoed.is_empty(), "a whole frame");
 }

@@ -1,5 +1,5 @@
-//! Who is let in: per address, behind proxies, from other pages, and while others connect and say
-//! nothing.
+//! Admission: connections per address, behind proxies, from other pages, and while others connect
+//! without sending a request.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -13,12 +13,12 @@ use tungstenite::http::HeaderMap;
 use tungstenite::http::header::{HOST, ORIGIN};
 
 use crate::support::namespace::{in_own_network, ip};
-use crate::support::program::{Program, assert_told_seldom, command};
-use crate::support::raw::{exchange, upgrade};
+use crate::support::program::{Program, assert_contains, assert_logged_rarely, command};
+use crate::support::raw::{exchange, get, upgrade};
 use crate::support::{Client, DEADLINE, TestServer, assert_has, config, eventually};
 
-/// An upgrade with more header lines, each with its CRLF: the status, and the connection, which
-/// stays open.
+/// Requests an upgrade with additional header lines, each with its CRLF. Returns the status, and
+/// the connection, which stays open.
 fn ask(stream: TcpStream, lines: &str) -> (u16, TcpStream) {
     let mut stream = stream;
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -36,16 +36,16 @@ fn connect(server: &TestServer) -> TcpStream {
     TcpStream::connect(server.address).expect("the server listens")
 }
 
-/// An upgrade through a proxy that says it speaks for `client`.
-fn forwarded(server: &TestServer, client: &str) -> (u16, TcpStream) {
+/// Requests an upgrade through a proxy, for the address `client`.
+fn ask_for(server: &TestServer, client: &str) -> (u16, TcpStream) {
     ask(connect(server), &format!("X-Forwarded-For: {client}\r\n"))
 }
 
 #[test]
-fn an_address_behind_a_trusted_proxy_has_so_many_connections_and_no_more() {
+fn connections_from_an_address_behind_a_trusted_proxy_are_limited() {
     let server = TestServer::start(&["--trusted-proxy=127.0.0.0/8", "--max-connections-per-ip=2"]);
-    let (first, one) = forwarded(&server, "203.0.113.7");
-    let (second, _two) = forwarded(&server, "203.0.113.7");
+    let (first, one) = ask_for(&server, "203.0.113.7");
+    let (second, _two) = ask_for(&server, "203.0.113.7");
     assert_eq!((first, second), (101, 101));
     for _ in 0..20 {
         let refused = exchange(
@@ -62,7 +62,7 @@ fn an_address_behind_a_trusted_proxy_has_so_many_connections_and_no_more() {
             "{refused}"
         );
     }
-    // However it is written, and whatever the client says of itself, which stands to the left.
+    // However the address is written, and whatever the client itself adds, to the left of it.
     for same in [
         "203.0.113.7:4711",
         "::ffff:203.0.113.7",
@@ -72,32 +72,32 @@ fn an_address_behind_a_trusted_proxy_has_so_many_connections_and_no_more() {
         "198.51.100.1\r\nx-forwarded-for: 203.0.113.7",
         "203.0.113.7\r\nX-Forwarded-For: 127.0.0.2",
     ] {
-        assert_eq!(forwarded(&server, same).0, 429, "{same}");
+        assert_eq!(ask_for(&server, same).0, 429, "{same}");
     }
-    assert_eq!(forwarded(&server, "203.0.113.8").0, 101);
+    assert_eq!(ask_for(&server, "203.0.113.8").0, 101);
     drop(one);
-    eventually("a place coming free", || {
-        (forwarded(&server, "203.0.113.7").0 == 101).then_some(())
+    eventually("a place becoming free", || {
+        (ask_for(&server, "203.0.113.7").0 == 101).then_some(())
     });
-    // The proxy itself, which asks for nobody, is not counted, and nor is a client on this host.
+    // The proxy's own requests are not counted, nor are those of clients on this host.
     let unnamed: Vec<_> = (0..10).map(|_| ask(connect(&server), "")).collect();
-    let own: Vec<_> = (0..10).map(|_| forwarded(&server, "::1")).collect();
+    let own: Vec<_> = (0..10).map(|_| ask_for(&server, "::1")).collect();
     assert!(unnamed.iter().chain(&own).all(|(status, _)| *status == 101));
 }
 
 #[test]
-fn an_ipv6_address_counts_with_its_64() {
+fn all_ipv6_addresses_of_a_64_count_as_one() {
     let server = TestServer::start(&["--trusted-proxy=127.0.0.1", "--max-connections-per-ip=1"]);
-    let (status, _first) = forwarded(&server, "2001:db8:0:1::1");
+    let (status, _first) = ask_for(&server, "2001:db8:0:1::1");
     assert_eq!(status, 101);
     for same in ["2001:DB8:0:1:ffff::2", "[2001:db8:0:1::3]", "[2001:db8:0:1::3]:443"] {
-        assert_eq!(forwarded(&server, same).0, 429, "{same}");
+        assert_eq!(ask_for(&server, same).0, 429, "{same}");
     }
-    assert_eq!(forwarded(&server, "2001:db8:0:2::1").0, 101);
+    assert_eq!(ask_for(&server, "2001:db8:0:2::1").0, 101);
 }
 
 #[test]
-fn who_is_behind_a_proxy_is_the_last_that_no_trusted_one_named() {
+fn the_caller_is_the_last_address_that_is_not_a_trusted_proxy() {
     let trusted = config(&["--trusted-proxy=127.0.0.1,10.0.0.0/8", "--trusted-proxy", "fd00::/8"])
         .trusted_proxy;
     let address = |text: &str| text.parse::<IpAddr>().expect("an address");
@@ -108,11 +108,11 @@ fn who_is_behind_a_proxy_is_the_last_that_no_trusted_one_named() {
         (&["198.51.100.1", "203.0.113.7 , 10.1.2.3", "fd00::1"], "203.0.113.7", true),
         (&["203.0.113.7,, ,"], "203.0.113.7", true),
         (&[" "], "127.0.0.1", false),
-        // All trusted: the farthest asks for itself.
+        // All are trusted: the farthest has asked for itself.
         (&["10.0.0.2, 10.0.0.1"], "10.0.0.2", false),
         (&["::ffff:10.0.0.2"], "10.0.0.2", false),
         (&["127.0.0.2"], "127.0.0.2", false),
-        // No address: counted as the proxy that handed it on.
+        // Not an address: the caller is counted as the proxy that passed it on.
         (&["unknown"], "127.0.0.1", true),
         (&["203.0.113.7, _hidden, 10.0.0.1"], "10.0.0.1", true),
         (&["203.0.113.7 198.51.100.1"], "127.0.0.1", true),
@@ -132,10 +132,10 @@ fn who_is_behind_a_proxy_is_the_last_that_no_trusted_one_named() {
 }
 
 #[test]
-fn what_no_address_can_be_read_from_is_no_way_round_the_limit() {
+fn a_header_without_an_address_does_not_evade_the_limit() {
     let server = TestServer::start(&["--trusted-proxy=127.0.0.1", "--max-connections-per-ip=3"]);
     let asked: Vec<_> =
-        (0..10).map(|number| forwarded(&server, &format!("garbage{number}"))).collect();
+        (0..10).map(|number| ask_for(&server, &format!("garbage{number}"))).collect();
     assert_eq!(asked.iter().filter(|(status, _)| *status == 101).count(), 3);
     assert_eq!(asked.iter().filter(|(status, _)| *status == 429).count(), 7);
 }
@@ -143,23 +143,21 @@ fn what_no_address_can_be_read_from_is_no_way_round_the_limit() {
 #[test]
 fn without_a_limit_nobody_is_counted() {
     let server = TestServer::start(&["--trusted-proxy=127.0.0.1", "--max-connections-per-ip=0"]);
-    let open: Vec<_> = (0..100).map(|_| forwarded(&server, "203.0.113.7")).collect();
+    let open: Vec<_> = (0..100).map(|_| ask_for(&server, "203.0.113.7")).collect();
     assert!(open.iter().all(|(status, _)| *status == 101));
 }
 
-/// Runs `test`, which is called `name`, in a process whose network has nothing but itself: the
-/// addresses given, on its loopback interface.
-fn with_addresses(name: &str, addresses: &[&str], test: impl FnOnce()) {
-    in_own_network(&format!("http::admission::{name}"), || {
-        for address in addresses {
-            // An IPv6 address is not used before the network has been asked whether it is taken,
-            // unless told otherwise.
-            let nodad = if address.contains(':') { " nodad" } else { "" };
-            ip(&format!("address add {address} dev lo{nodad}"));
-        }
-        test();
-    });
+/// Adds addresses to the loopback interface of this process's own network.
+fn add_addresses(addresses: &[&str]) {
+    for address in addresses {
+        // Without `nodad`, the system first asks the network whether an IPv6 address is taken.
+        let nodad = if address.contains(':') { " nodad" } else { "" };
+        ip(&format!("address add {address} dev lo{nodad}"));
+    }
 }
+
+/// Two addresses of each version.
+const ADDRESSES: [&str; 4] = ["192.0.2.1/32", "192.0.2.2/32", "2001:db8::1/128", "2001:db8::2/128"];
 
 fn connect_from(source: &str, server: SocketAddr) -> TcpStream {
     eventually("a connection", || {
@@ -170,7 +168,7 @@ fn connect_from(source: &str, server: SocketAddr) -> TcpStream {
             .expect("an address of ours");
         match socket.connect(&server.into()) {
             Ok(()) => Some(socket.into()),
-            // The kernel adds routes to new addresses a little later.
+            // The kernel adds the routes to new addresses a little later.
             Err(error) if error.kind() == ErrorKind::NetworkUnreachable => None,
             Err(error) => panic!("from {source}: {error}"),
         }
@@ -178,50 +176,42 @@ fn connect_from(source: &str, server: SocketAddr) -> TcpStream {
 }
 
 #[test]
-fn a_direct_client_is_counted_when_it_connects_whatever_it_says() {
-    let name = "a_direct_client_is_counted_when_it_connects_whatever_it_says";
-    with_addresses(
-        name,
-        &["192.0.2.1/32", "192.0.2.2/32", "2001:db8::1/128", "2001:db8::2/128"],
-        || {
-            let few = [
-                "--max-connections-per-ip=3",
-                "--trusted-proxy=192.0.2.2",
-                "--handshake-timeout=1h",
-            ];
-            let server = TestServer::start(&[&["--listen", "[::]:0"], &few[..]].concat());
-            let port = server.address.port();
-            let v4 = SocketAddr::new("192.0.2.1".parse().unwrap(), port);
-            let v6 = SocketAddr::new("2001:db8::1".parse().unwrap(), port);
-            let silent: Vec<_> = (0..3).map(|_| connect_from("192.0.2.1", v4)).collect();
-            for forged in ["198.51.100.1", "127.0.0.1", "192.0.2.2"] {
-                let lines = format!("X-Forwarded-For: {forged}\r\n");
-                assert_eq!(ask(connect_from("192.0.2.1", v4), &lines).0, 429, "{forged}");
-            }
-            // A refusal costs it nothing, so it is let in when one of the three has gone.
-            drop(silent);
-            eventually("a place coming free", || {
-                (ask(connect_from("192.0.2.1", v4), "").0 == 101).then_some(())
-            });
+fn a_direct_client_is_counted_whatever_its_headers_say() {
+    in_own_network(|| {
+        add_addresses(&ADDRESSES);
+        let few =
+            ["--max-connections-per-ip=3", "--trusted-proxy=192.0.2.2", "--handshake-timeout=1h"];
+        let server = TestServer::start(&[&["--listen", "[::]:0"], &few[..]].concat());
+        let port = server.address.port();
+        let v4 = SocketAddr::new("192.0.2.1".parse().unwrap(), port);
+        let v6 = SocketAddr::new("2001:db8::1".parse().unwrap(), port);
+        let silent: Vec<_> = (0..3).map(|_| connect_from("192.0.2.1", v4)).collect();
+        for forged in ["198.51.100.1", "127.0.0.1", "192.0.2.2"] {
+            let lines = format!("X-Forwarded-For: {forged}\r\n");
+            assert_eq!(ask(connect_from("192.0.2.1", v4), &lines).0, 429, "{forged}");
+        }
+        // Refusals don't count: it is let in as soon as one of the three has gone.
+        drop(silent);
+        eventually("a place becoming free", || {
+            (ask(connect_from("192.0.2.1", v4), "").0 == 101).then_some(())
+        });
 
-            let _first = connect_from("2001:db8::1", v6);
-            let _others = [connect_from("2001:db8::2", v6), connect_from("2001:db8::2", v6)];
-            assert_eq!(ask(connect_from("2001:db8::1", v6), "").0, 429);
-            // The proxy is many clients, and this host's own are none of an attacker's.
-            let proxied: Vec<_> = (0..10)
-                .map(|number| {
-                    ask(
-                        connect_from("192.0.2.2", v4),
-                        &format!("X-Forwarded-For: 203.0.113.{number}\r\n"),
-                    )
-                })
-                .collect();
-            let loopback = SocketAddr::new("127.0.0.1".parse().unwrap(), port);
-            let own: Vec<_> =
-                (0..10).map(|_| ask(connect_from("127.0.0.2", loopback), "")).collect();
-            assert!(proxied.iter().chain(&own).all(|(status, _)| *status == 101));
-        },
-    );
+        let _first = connect_from("2001:db8::1", v6);
+        let _others = [connect_from("2001:db8::2", v6), connect_from("2001:db8::2", v6)];
+        assert_eq!(ask(connect_from("2001:db8::1", v6), "").0, 429);
+        // Behind the proxy are many clients, and clients on this host are no attackers.
+        let proxied: Vec<_> = (0..10)
+            .map(|number| {
+                ask(
+                    connect_from("192.0.2.2", v4),
+                    &format!("X-Forwarded-For: 203.0.113.{number}\r\n"),
+                )
+            })
+            .collect();
+        let loopback = SocketAddr::new("127.0.0.1".parse().unwrap(), port);
+        let own: Vec<_> = (0..10).map(|_| ask(connect_from("127.0.0.2", loopback), "")).collect();
+        assert!(proxied.iter().chain(&own).all(|(status, _)| *status == 101));
+    });
 }
 
 #[test]
@@ -235,22 +225,20 @@ fn the_log_has_the_clients_address_and_not_the_proxys() {
     assert_eq!(ask(connect(), "X-Forwarded-For: 203.0.113.8\r\nOrigin: http://evil\r\n").0, 403);
     drop(client);
     eventually("its end", || program.logged().contains("gone: ").then_some(()));
-    program.signal("TERM");
-    let (_, log) = program.ended();
-    for part in [
+    let log = program.stop();
+    let parts = [
         "from 203.0.113.7 asks to join lobby",
         "from 203.0.113.7 refused: 429 too_many_from_address",
         "from 203.0.113.8 has the origin",
         "from 203.0.113.8 refused: 403 forbidden_origin",
         "from 203.0.113.7 gone: 1006",
-    ] {
-        assert!(log.contains(part), "{part:?} in {log}");
-    }
+    ];
+    assert_contains(&log, &parts);
     assert!(!log.contains("from 127.0.0.1"), "{log}");
 }
 
 #[test]
-fn an_origin_is_the_hosts_own_or_one_that_is_allowed() {
+fn an_origin_must_be_the_hosts_own_or_allowed() {
     let allowed = [
         "--allow-origin=https://Friend.example:443,app://local",
         "--allow-origin",
@@ -309,7 +297,7 @@ fn an_origin_is_the_hosts_own_or_one_that_is_allowed() {
         if origin == "null" {
             assert!(origin::is_allowed(&headers, &with_null));
         }
-        // No browser sends two, even of the same.
+        // No browser sends two.
         headers.append(ORIGIN, "http://chat.example".try_into().unwrap());
         assert!(!origin::is_allowed(&headers, &own_and_allowed), "{origin:?} twice");
         headers.remove(ORIGIN);
@@ -321,7 +309,7 @@ fn an_origin_is_the_hosts_own_or_one_that_is_allowed() {
 }
 
 #[test]
-fn a_page_elsewhere_is_told_403_and_the_log_says_what_to_do() {
+fn a_page_of_another_site_is_refused_with_403_and_the_log_says_what_to_do() {
     let program = Program::start(
         command(&["--listen=127.0.0.1:0"]).env("PARLOUR_ALLOW_ORIGIN", "http://a,http://b"),
     );
@@ -336,25 +324,23 @@ fn a_page_elsewhere_is_told_403_and_the_log_says_what_to_do() {
         assert_eq!(ask(connect(), &format!("Origin: {origin}\r\n")).0, status, "{origin:?}");
     }
     assert_eq!(ask(connect(), &format!("Origin: http://{}\r\n", "e".repeat(4000))).0, 403);
-    // It is about the chat alone: what a page may read of the others, its browser decides.
+    // Only the chat checks the origin. Of other responses, browsers decide what a page may read.
     for path in ["/", "/healthz"] {
         let request =
             format!("GET {path} HTTP/1.1\r\nHost: parlour\r\nOrigin: http://evil\r\n\r\n");
         assert!(exchange(program.address, request.as_bytes()).starts_with("HTTP/1.1 200 "));
     }
-    program.signal("TERM");
-    let (_, log) = program.ended();
-    for part in [
+    let log = program.stop();
+    let parts = [
         r#"has the origin "http://evil\xc3\xa9\"" and the host "parlour"; if that page may chat here, --allow-origin"#,
         r#"has the origin "null" and the host "parlour""#,
-    ] {
-        assert!(log.contains(part), "{part:?} in {log}");
-    }
+    ];
+    assert_contains(&log, &parts);
     assert!(log.is_ascii() || !log.contains('\u{e9}'), "{log}");
     assert!(log.lines().all(|line| line.len() < 500), "{log}");
 }
 
-/// Whether the server has left this connection open and silent.
+/// True if the server keeps this connection open, and has sent nothing.
 fn is_open(stream: &TcpStream) -> bool {
     stream.set_nonblocking(true).unwrap();
     let peeked = stream.peek(&mut [0]);
@@ -363,7 +349,7 @@ fn is_open(stream: &TcpStream) -> bool {
 }
 
 #[test]
-fn connections_that_say_nothing_give_way_to_those_that_do() {
+fn connections_without_a_request_give_way_to_others() {
     // 33 places for requests.
     let server = TestServer::start(&["--max-connections=12", "--handshake-timeout=1h"]);
     let mut members = vec![Client::join(&server, "first")];
@@ -382,95 +368,87 @@ fn connections_that_say_nothing_give_way_to_those_that_do() {
             }
         }
     }
-    // Asked last, so that all before have been accepted; and this takes a place for itself.
-    assert!(
-        exchange(server.address, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").ends_with("ok\n")
-    );
+    // When this last one has its response, all before it were accepted. It takes a place, too.
+    assert!(get(server.address, "/healthz").ends_with("ok\n"));
     let kept = silent.split_off(500 - 32);
-    assert!(kept.iter().all(is_open), "those that came last are kept");
+    assert!(kept.iter().all(is_open), "the newest are kept");
     for (number, mut cut) in silent.into_iter().enumerate() {
         cut.set_read_timeout(Some(DEADLINE)).unwrap();
         let mut start = [0; 12];
         cut.read_exact(&mut start).unwrap_or_else(|error| panic!("{number}: {error}"));
         assert_eq!(&start, b"HTTP/1.1 503", "{number}");
     }
-    // One of those that were kept finds that it has something to say.
+    // One of those that were kept can still make its request.
     let (status, _) = ask(kept.into_iter().next_back().expect("32 of them"), "");
     assert_eq!(status, 101);
 }
 
 #[test]
-fn an_attack_makes_a_line_a_second_and_not_one_a_connection() {
+fn a_flood_of_connections_is_logged_once_a_second() {
     let program = Program::start(&mut command(&["--listen=127.0.0.1:0", "--max-connections=1"]));
     let start = Instant::now();
     let silent: Vec<_> = (0..500)
         .map(|_| TcpStream::connect(program.address).expect("the server listens"))
         .collect();
-    assert!(
-        exchange(program.address, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").ends_with("ok\n")
-    );
+    assert!(get(program.address, "/healthz").ends_with("ok\n"));
     drop(silent);
     program.signal("TERM");
     eventually("the end", || program.logged().contains("stopped").then_some(()));
-    assert_told_seldom(&program, "cutting the oldest, among them that from 127.0.0.1:", start);
+    assert_logged_rarely(&program, "cutting the oldest, among them that from 127.0.0.1:", start);
     assert!(!program.logged().contains(" cut\n"));
 }
 
 #[test]
-fn an_address_that_crowds_the_places_pushes_out_itself_and_nobody_else() {
-    let name = "an_address_that_crowds_the_places_pushes_out_itself_and_nobody_else";
-    with_addresses(
-        name,
-        &["192.0.2.1/32", "192.0.2.2/32", "2001:db8::1/128", "2001:db8::2/128"],
-        || {
-            // 33 places for requests.
-            let many =
-                ["--max-connections=8", "--max-connections-per-ip=0", "--handshake-timeout=1h"];
-            let server = TestServer::start(&[&["--listen", "[::]:0"], &many[..]].concat());
-            let at = |host: &str| SocketAddr::new(host.parse().unwrap(), server.address.port());
-            let slow = connect_from("192.0.2.1", at("192.0.2.1"));
-            let others: Vec<_> =
-                (0..20).map(|_| connect_from("192.0.2.2", at("192.0.2.1"))).collect();
-            let sources = ["2001:db8::1", "2001:db8::2"];
-            let crowd: Vec<_> =
-                (0..200).map(|n| connect_from(sources[n % 2], at("2001:db8::1"))).collect();
-            // Asked last, so that all before have been accepted.
-            assert_eq!(ask(connect_from("2001:db8::1", at("2001:db8::1")), "").0, 101);
-            assert_eq!(crowd.iter().filter(|stream| is_open(stream)).count(), 16);
-            assert_eq!(others.iter().filter(|stream| is_open(stream)).count(), 15);
-            assert_eq!(ask(slow, "").0, 101);
-        },
-    );
+fn an_address_with_too_many_connections_loses_its_own() {
+    in_own_network(|| {
+        add_addresses(&ADDRESSES);
+        // 33 places for requests.
+        let many = ["--max-connections=8", "--max-connections-per-ip=0", "--handshake-timeout=1h"];
+        let server = TestServer::start(&[&["--listen", "[::]:0"], &many[..]].concat());
+        let at = |host: &str| SocketAddr::new(host.parse().unwrap(), server.address.port());
+        let slow = connect_from("192.0.2.1", at("192.0.2.1"));
+        let others: Vec<_> = (0..20).map(|_| connect_from("192.0.2.2", at("192.0.2.1"))).collect();
+        let sources = ["2001:db8::1", "2001:db8::2"];
+        let crowd: Vec<_> =
+            (0..200).map(|n| connect_from(sources[n % 2], at("2001:db8::1"))).collect();
+        // When this last one has its response, all before it were accepted.
+        assert_eq!(ask(connect_from("2001:db8::1", at("2001:db8::1")), "").0, 101);
+        assert_eq!(crowd.iter().filter(|stream| is_open(stream)).count(), 16);
+        assert_eq!(others.iter().filter(|stream| is_open(stream)).count(), 15);
+        assert_eq!(ask(slow, "").0, 101);
+    });
 }
 
 #[test]
-fn answers_are_whole_though_their_clients_hold_on_to_the_connections() {
-    // Those who don't hang up after their answer hold 33 places, and then the oldest lose them.
+fn responses_are_whole_even_if_clients_keep_their_connections_open() {
+    // Clients that don't hang up after their response hold all 33 places, until the oldest lose
+    // them.
     let server = TestServer::start(&["--max-connections=8"]);
     let ask = |_| {
         let mut stream = connect(&server);
         stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        let mut answer = vec![0];
-        // Its first byte shows that it is being answered; the next one waits for that.
-        stream.read_exact(&mut answer).expect("an answer");
-        (stream, answer)
+        let mut response = vec![0];
+        // The first byte shows that the response is being sent. Only then the next client asks.
+        stream.read_exact(&mut response).expect("a response");
+        (stream, response)
     };
-    let answers: Vec<String> = (0..200)
+    let responses: Vec<String> = (0..200)
         .map(ask)
         .collect::<Vec<_>>()
         .into_iter()
-        .map(|(mut stream, mut answer)| {
-            stream.read_to_end(&mut answer).expect("a clean end");
-            String::from_utf8(answer).expect("text")
+        .map(|(mut stream, mut response)| {
+            stream.read_to_end(&mut response).expect("a clean end");
+            String::from_utf8(response).expect("text")
         })
         .collect();
-    assert!(answers[0].starts_with("HTTP/1.1 200 ") && answers[0].trim_end().ends_with("</html>"));
-    assert!(answers.iter().all(|answer| *answer == answers[0]));
+    let first = &responses[0];
+    assert!(first.starts_with("HTTP/1.1 200 ") && first.trim_end().ends_with("</html>"));
+    assert!(responses.iter().all(|response| response == first));
 }
 
 #[test]
-fn a_place_is_free_as_soon_as_its_client_has_gone_although_it_may_come_back() {
+fn a_place_is_free_as_soon_as_its_client_has_gone_even_if_it_may_come_back() {
     let server = TestServer::start(&["--max-connections=1", "--leave-grace", "1h"]);
     for name in ["Ann", "Bob", "Cid"] {
         let (status, stream) = eventually("the place", || {

@@ -1,26 +1,26 @@
-//! Behind nginx, configured as the book says, with TLS and a certificate of its own.
+//! The server behind nginx, with the book's configuration, TLS and a certificate of its own.
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::program::{Program, command};
-use crate::support::raw::{FIN, PING, RawClient, TEXT, exchange, masked, upgrade};
+use crate::support::raw::{FIN, PING, RawClient, exchange, public, text, upgrade};
 use crate::support::{config, eventually};
 
-/// The site that the book tells an owner to use.
+/// The site that the book recommends.
 const SITE: &str = include_str!("nginx.conf");
 const READ_TIMEOUT: &str = "proxy_read_timeout 90s;";
-/// Debian's place for it is in no user's PATH.
+/// Debian installs it where a user's PATH does not find it.
 const NAMES: [&str; 2] = ["nginx", "/usr/sbin/nginx"];
-/// Set where a missing nginx is a failure and no reason to skip.
+/// Set where no test may be left out because nginx is missing.
 const REQUIRED: &str = "PARLOUR_REQUIRE_NGINX";
 
 static FOLDERS: AtomicU32 = AtomicU32::new(0);
@@ -33,8 +33,8 @@ struct Nginx {
 }
 
 impl Nginx {
-    /// Starts nginx in front of `upstream`, with `timeout` in place of [`READ_TIMEOUT`], or says
-    /// loudly that there is none.
+    /// Starts nginx in front of `upstream`, with `timeout` in place of [`READ_TIMEOUT`]. Without
+    /// nginx, says so and returns `None`.
     fn launch(upstream: SocketAddr, timeout: &str) -> Option<Nginx> {
         let runs = |name: &str| {
             Command::new(name).arg("-v").stderr(Stdio::null()).status().is_ok_and(|s| s.success())
@@ -42,9 +42,9 @@ impl Nginx {
         let Some(program) = NAMES.into_iter().find(|name| runs(name)) else {
             assert!(
                 std::env::var_os(REQUIRED).is_none(),
-                "{REQUIRED} is set, and there is no nginx"
+                "{REQUIRED} is set, and nginx is not installed"
             );
-            eprintln!("LEFT OUT: nginx, of Debian's package of this name, is not here");
+            eprintln!("LEFT OUT: nginx is not installed (Debian: apt-get install nginx)");
             return None;
         };
         let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
@@ -52,14 +52,14 @@ impl Nginx {
             std::env::temp_dir().join(format!("parlour-nginx-{}-{number}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder");
         certify(&folder);
-        // The socket is bound here and handed on, as nginx does when it replaces itself: so the
-        // port is free for certain.
+        // nginx gets a socket that is already bound, as when it replaces itself. So nobody else
+        // can take the port.
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let configuration = folder.join("nginx.conf");
-        fs::write(&configuration, around(&site(&folder, address, upstream, timeout), &folder))
-            .unwrap();
+        let site = site(&folder, address, upstream, timeout);
+        fs::write(&configuration, around(&site, &folder)).unwrap();
         let nginx = || {
             let mut nginx = Command::new(program);
             nginx.arg("-p").arg(&folder).arg("-c").arg(&configuration);
@@ -71,12 +71,12 @@ impl Nginx {
             .stdin(OwnedFd::from(listener))
             .stderr(Stdio::null())
             .spawn()
-            .expect("nginx starts, as it did before");
+            .expect("nginx starts, as it did for the check");
         Some(Nginx { process, folder, address })
     }
 
-    /// A way into nginx: what connects to this address, once, talks TLS through openssl, and comes
-    /// from `source`.
+    /// Opens a tunnel to nginx for one connection, and returns its address. openssl connects from
+    /// `source` and speaks TLS.
     fn tunnel(&self, source: &str) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().unwrap();
@@ -98,7 +98,7 @@ impl Nginx {
             let output = stream.try_clone().expect("a descriptor");
             openssl.stdin(OwnedFd::from(stream)).stdout(OwnedFd::from(output));
             let mut process = openssl.spawn().expect("openssl starts");
-            // The descriptors in it would keep the client from seeing the end.
+            // Its descriptors would keep the connection open.
             drop(openssl);
             process.wait().expect("a child");
         });
@@ -109,7 +109,7 @@ impl Nginx {
         RawClient::connect_to(self.tunnel("127.0.0.1:0"), query)
     }
 
-    /// What it has logged.
+    /// Returns all logs so far.
     fn logs(&self) -> String {
         ["access.log", "error.log"]
             .map(|name| fs::read_to_string(self.folder.join(name)).expect("a log"))
@@ -118,7 +118,7 @@ impl Nginx {
 }
 
 impl Drop for Nginx {
-    /// Its workers end with it only if it is asked.
+    /// Stops nginx with a signal: killed, it would leave its workers.
     fn drop(&mut self) {
         let _ = Command::new("kill").arg(self.process.id().to_string()).status();
         let _ = self.process.wait();
@@ -128,11 +128,11 @@ impl Drop for Nginx {
 
 #[track_caller]
 fn succeeded(output: std::io::Result<Output>) {
-    let output = output.expect("it runs");
+    let output = output.expect("the command runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A key and a certificate signed with it.
+/// Makes a key and a certificate signed with it.
 fn certify(folder: &Path) {
     let key = folder.join("privkey.pem");
     let certificate = folder.join("fullchain.pem");
@@ -157,7 +157,7 @@ fn certify(folder: &Path) {
     succeeded(openssl.arg("-keyout").arg(key).arg("-out").arg(certificate).output());
 }
 
-/// The site with this machine's places in place of an owner's.
+/// Returns the site with this test's addresses and paths.
 fn site(folder: &Path, address: SocketAddr, upstream: SocketAddr, timeout: &str) -> String {
     let here = |file: &str| folder.join(file).display().to_string();
     let changes = [
@@ -175,7 +175,7 @@ fn site(folder: &Path, address: SocketAddr, upstream: SocketAddr, timeout: &str)
     })
 }
 
-/// What stands around a site in Debian's nginx.conf, in `folder` instead of the system's.
+/// Returns a whole configuration for a site, like Debian's, with all files in `folder`.
 fn around(site: &str, folder: &Path) -> String {
     let folder = folder.display();
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
@@ -186,23 +186,12 @@ fn around(site: &str, folder: &Path) -> String {
     )
 }
 
-fn say(client: &mut RawClient, message: Value) {
-    client.send(&masked(FIN | TEXT, message.to_string().as_bytes()));
-}
-
-fn end(program: Program) -> String {
-    program.signal("TERM");
-    let (status, log) = program.ended();
-    assert!(status.success(), "{log}");
-    log
-}
-
 #[test]
-fn the_book_has_the_same_lines_and_they_wait_longer_than_a_ping_takes() {
+fn the_book_has_this_site_and_its_timeout_is_longer_than_two_pings() {
     let chapter = include_str!("../../src/book/operating.md");
     assert!(
         chapter.contains(&format!("```nginx\n{SITE}```\n")),
-        "operating.md has other lines than tests/http/nginx.conf"
+        "operating.md differs from tests/http/nginx.conf"
     );
     let timeout = READ_TIMEOUT.trim_start_matches("proxy_read_timeout ").trim_end_matches(';');
     let timeout = humantime::parse_duration(timeout).expect("a duration");
@@ -210,10 +199,11 @@ fn the_book_has_the_same_lines_and_they_wait_longer_than_a_ping_takes() {
 }
 
 #[test]
-fn people_talk_through_nginx_and_tls() {
+fn clients_chat_through_nginx_and_tls() {
     let program = Program::start(&mut command(&["--listen=127.0.0.1:0"]));
     let Some(nginx) = Nginx::launch(program.address, READ_TIMEOUT) else {
-        return drop(end(program));
+        program.stop();
+        return;
     };
     let page =
         exchange(nginx.tunnel("127.0.0.1:0"), b"GET / HTTP/1.0\r\nHost: chat.example.org\r\n\r\n");
@@ -222,18 +212,17 @@ fn people_talk_through_nginx_and_tls() {
     let session = ann.next_of("welcome")["session"].as_str().expect("text").to_owned();
     let mut bob = nginx.connect("name=Bob");
     bob.next_of("join");
-    say(&mut ann, json!({"type": "public", "content": "hello"}));
+    ann.send(&public("hello"));
     assert_eq!(bob.next_of("public")["content"], "hello");
-    say(&mut bob, json!({"type": "private", "to": "Ann", "content": "psst"}));
+    bob.send(&text(&json!({"type": "private", "to": "Ann", "content": "psst"})));
     assert_eq!(ann.next_of("private")["content"], "psst");
-    // A session that comes back, to a server that runs and to one that has gone, is in no log of
-    // nginx.
+    // No log of nginx has a session that comes back, neither while the server runs nor after.
     let query = format!("name=Ann&session={session}");
     let mut again = nginx.connect(&query);
     assert_eq!(ann.closed(), (4410, "replaced".into()));
-    say(&mut bob, json!({"type": "public", "content": "hello again"}));
+    bob.send(&public("hello again"));
     assert_eq!(again.next_of("welcome")["session"], session);
-    let log = end(program);
+    let log = program.stop();
     assert_eq!(bob.closed(), (1001, "server_shutdown".into()));
     let request = upgrade(&query).replace("keep-alive", "close");
     assert!(exchange(nginx.tunnel("127.0.0.1:0"), request.as_bytes()).starts_with("HTTP/1.1 502 "));
@@ -242,7 +231,7 @@ fn people_talk_through_nginx_and_tls() {
         b"GET /gone HTTP/1.0\r\nHost: chat.example.org\r\n\r\n",
     );
     assert!(gone.starts_with("HTTP/1.1 502 "), "{gone}");
-    // It logs after the response.
+    // nginx logs after the response.
     let logs = eventually("the line in the log", || {
         Some(nginx.logs()).filter(|logs| logs.contains("\"GET /gone "))
     });
@@ -250,38 +239,40 @@ fn people_talk_through_nginx_and_tls() {
 }
 
 #[test]
-fn pings_keep_nginx_from_cutting_those_who_are_silent() {
+fn pings_keep_nginx_from_cutting_silent_clients() {
     let often = Program::start(&mut command(&["--listen=127.0.0.1:0", "--ping-interval=100ms"]));
     let never = Program::start(&mut command(&["--listen=127.0.0.1:0"]));
     let timeout = "proxy_read_timeout 500ms;";
     let Some(nginx) = Nginx::launch(often.address, timeout) else {
-        end(often);
-        return drop(end(never));
+        often.stop();
+        never.stop();
+        return;
     };
     let mut ann = nginx.connect("name=Ann");
     ann.next_of("join");
-    // A server that is silent for as long is cut off: so nginx does count.
+    // Without pings, nginx does cut the connection.
     let other = Nginx::launch(never.address, timeout).expect("the first one has started");
     let mut cut = other.connect("name=Cut");
     cut.next_of("join");
     assert_eq!(cut.frame(), None);
-    // Far more than a timeout's worth of pings, and nothing else.
+    // Nothing but pings, for much longer than the timeout.
     for _ in 0..20 {
         assert_eq!(ann.control(), (FIN | PING, Vec::new()));
     }
-    say(&mut ann, json!({"type": "public", "content": "still here"}));
+    ann.send(&public("still here"));
     assert_eq!(ann.next_of("public")["content"], "still here");
     for program in [often, never] {
-        end(program);
+        program.stop();
     }
 }
 
 #[test]
-fn the_log_names_the_client_that_nginx_speaks_for_and_nobody_whom_the_client_names() {
+fn the_log_has_the_address_from_nginx_and_not_one_from_the_client() {
     let program =
         Program::start(&mut command(&["--listen=127.0.0.1:0", "--trusted-proxy=127.0.0.1"]));
     let Some(nginx) = Nginx::launch(program.address, READ_TIMEOUT) else {
-        return drop(end(program));
+        program.stop();
+        return;
     };
     let source = "127.0.0.9";
     let tunnel = || nginx.tunnel(&format!("{source}:0"));
@@ -290,28 +281,26 @@ fn the_log_names_the_client_that_nginx_speaks_for_and_nobody_whom_the_client_nam
     let forged =
         "GET /nowhere HTTP/1.0\r\nHost: chat.example.org\r\nX-Forwarded-For: 203.0.113.5\r\n\r\n";
     assert!(exchange(tunnel(), forged.as_bytes()).starts_with("HTTP/1.1 404 "));
-    // A page is compared with the host that its browser asked for, which nginx hands on.
+    // nginx passes on the host that the browser asked for, which the origin must match.
     let page = |origin: &str| {
         let head = format!("Host: chat.example.org\r\nOrigin: https://{origin}");
         upgrade("name=page").replace("Host: parlour", &head).replace("keep-alive", "close")
     };
     assert!(exchange(tunnel(), page("elsewhere.example").as_bytes()).starts_with("HTTP/1.1 403 "));
-    let mut stream = std::net::TcpStream::connect(tunnel()).expect("the tunnel");
+    let mut stream = TcpStream::connect(tunnel()).expect("the tunnel listens");
     stream.write_all(page("chat.example.org").as_bytes()).unwrap();
     let mut response = [0; 12];
     stream.read_exact(&mut response).expect("an upgrade");
     assert_eq!(&response, b"HTTP/1.1 101");
-    let log = end(program);
-    let about = |part: &str| {
-        log.lines().find(|line| line.contains(part)).unwrap_or_else(|| panic!("{part} in {log}"))
-    };
+    let log = program.stop();
     for part in [
         "asks to join lobby as \"Ann\"",
         "refused: 404",
         "refused: 403",
         "asks to join lobby as \"page\"",
     ] {
-        assert!(about(part).contains(source), "{log}");
+        let line = log.lines().find(|line| line.contains(part));
+        assert!(line.is_some_and(|line| line.contains(source)), "{part:?} in {log}");
     }
     assert!(!log.contains("203.0.113.5"), "{log}");
 }

@@ -1,5 +1,5 @@
 // A chat room on Bun, whose WebSocket server and publish/subscribe are uWebSockets, in C++.
-// parlour is measured against it by `make bench-peers`. Usage: bun bun.js ADDRESS:PORT
+// `make bench-peers` compares parlour with it. Usage: bun bun.js ADDRESS:PORT
 const [hostname, port] = process.argv[2].split(':');
 const server = Bun.serve({
   hostname,
@@ -7,7 +7,8 @@ const server = Bun.serve({
   fetch(request, server) {
     const query = new URL(request.url).searchParams;
     const data = { name: query.get('name'), room: query.get('room') };
-    if (!server.upgrade(request, { data })) return new Response('not an upgrade\n', { status: 400 });
+    if (server.upgrade(request, { data })) return;
+    return new Response('not an upgrade\n', { status: 400 });
   },
   websocket: {
     perMessageDeflate: false,

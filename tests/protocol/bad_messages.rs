@@ -1,5 +1,4 @@
-//! Messages that are no messages, whatever is wrong with them: an error for their sender, and
-//! nothing else.
+//! Text that is not a valid message: its sender receives an error, and nothing else happens.
 
 use std::thread;
 
@@ -8,15 +7,15 @@ use serde_json::json;
 
 use crate::support::{Client, TestServer, assert_has};
 
-/// The largest value of `--max-message-bytes`, and about what a message may then have around its
-/// content.
+/// The largest value of `--max-message-bytes`.
 const MESSAGE_BYTES_MAX: &str = "1048576";
+/// About the longest text that may then be sent.
 const TEXT_BYTES_MAX: usize = 6 << 20;
-/// Less stack than a reader has for all it does.
+/// Less stack than a reader has.
 const STACK_BYTES: usize = 64 * 1024;
 
 #[test]
-fn json_nested_as_deep_as_a_message_is_long_is_an_error() {
+fn json_nested_as_deep_as_possible_is_an_error() {
     let server = TestServer::start(&["--max-message-bytes", MESSAGE_BYTES_MAX]);
     let mut ann = Client::join(&server, "Ann");
     for (open, close) in [("[", "]"), (r#"{"a":"#, "}"), (r#"[{"content":"#, "}]")] {
@@ -24,30 +23,30 @@ fn json_nested_as_deep_as_a_message_is_long_is_an_error() {
         let nested = open.repeat(levels) + "0" + &close.repeat(levels);
         ann.send_text(&format!(r#"{{"type":"public","content":{nested}}}"#));
         assert_has(&ann.next(), json!({"type": "error", "code": "bad_request"}));
-        // Never closed; and no object, closed.
+        // Without its end, and with its end but not an object.
         ann.send_text(&format!(r#"{{"content":{}"#, open.repeat(levels)));
         assert_has(&ann.next(), json!({"type": "error", "code": "bad_json"}));
         ann.send_text(&nested);
         assert_has(&ann.next(), json!({"type": "error", "code": "bad_request"}));
-        // Unknown, and so none of our business.
+        // In an unknown field, which is ignored.
         ann.send_text(&format!(r#"{{"x":{nested},"type":"public","content":"deep"}}"#));
         assert_has(&ann.next(), json!({"type": "public", "content": "deep"}));
     }
 }
 
 #[test]
-fn parsing_takes_no_more_stack_the_deeper_the_json() {
+fn deeper_json_takes_no_more_stack_to_parse() {
     let parsing = thread::Builder::new().stack_size(STACK_BYTES).spawn(|| {
         for open in ["[", r#"{"a":"#] {
             let text = format!(r#"{{"content":{}"#, open.repeat(TEXT_BYTES_MAX / open.len()));
             assert!(matches!(Request::parse(&text, 1), Err(BadMessage::Error(_))));
         }
     });
-    parsing.expect("a thread").join().expect("no overflow, which would have ended the process");
+    parsing.expect("a thread").join().expect("the parser does not panic");
 }
 
 #[test]
-fn json_that_stretches_the_grammar_is_an_error_or_a_message_and_never_the_end() {
+fn unusual_json_is_an_error_or_a_message_and_the_connection_stays_open() {
     let server = TestServer::start(&["--max-message-bytes", MESSAGE_BYTES_MAX]);
     let mut ann = Client::join(&server, "Ann");
     let digits = "9".repeat(1 << 20);
@@ -94,7 +93,7 @@ fn json_that_stretches_the_grammar_is_an_error_or_a_message_and_never_the_end() 
             (&json!("error"), &json!(code)),
             "{shown}: {error}"
         );
-        // What is wrong is told in a line, not by giving it all back.
+        // The error is a short line that does not repeat the text.
         assert!(error["content"].as_str().is_some_and(|content| content.len() < 200), "{error}");
     }
     let messages = [

@@ -1,33 +1,33 @@
-//! More clients than fit, and a system that runs short: nobody who is in is dropped, the others are
-//! told, and places come free again.
+//! More clients than fit, and a system that runs out of descriptors or threads: no client is
+//! dropped, newcomers are refused or wait, and places become free again.
 
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use parlour::system::limits::{Ceiling, ceiling, pids_max};
 use rlimit::Resource;
 use serde_json::json;
 
-use crate::support::program::{Program, assert_told_seldom, command};
-use crate::support::raw::{FIN, RawClient, TEXT, masked, upgrade};
-use crate::support::{Client, TestServer, assert_has, eventually, is_root};
+use crate::support::program::{Program, assert_logged_rarely, command};
+use crate::support::raw::{RawClient, public, upgrade};
+use crate::support::{Client, DEADLINE, TestServer, assert_has, eventually, is_root};
 
-/// The threads of a program that serve everyone: accept loop, hub, reaper, signals, log.
-const THREADS_FOR_ALL: u64 = 5;
+/// The program's threads that serve everyone: accept loop, hub, reaper, signals, log.
+const COMMON_THREADS: u64 = 5;
 
-/// The status line and headers that a newcomer gets, in lower case.
-fn knock(address: SocketAddr) -> String {
+/// Requests an upgrade. Returns the response head in lower case.
+fn response_head(address: SocketAddr) -> String {
     let mut stream = TcpStream::connect(address).expect("the server listens");
-    stream.write_all(upgrade("room=knock").as_bytes()).expect("the server reads");
+    stream.write_all(upgrade("room=newcomers").as_bytes()).expect("the server reads");
     let mut response = Vec::new();
     let mut chunk = [0; 512];
     while !response.windows(4).any(|bytes| bytes == b"\r\n\r\n") {
-        let n = stream.read(&mut chunk).expect("a response and no reset");
+        let n = stream.read(&mut chunk).expect("a response, not a reset");
         assert_ne!(n, 0, "{}", String::from_utf8_lossy(&response));
         response.extend(&chunk[..n]);
     }
@@ -35,12 +35,12 @@ fn knock(address: SocketAddr) -> String {
 }
 
 #[test]
-fn above_the_ceiling_a_client_is_told_503_and_below_it_comes_in() {
+fn a_client_above_the_ceiling_is_refused_with_503() {
     let server = TestServer::start(&["--max-connections", "3"]);
     let mut members: Vec<Client> =
         (0..3).map(|number| Client::join(&server, &format!("m{number}"))).collect();
     for _ in 0..50 {
-        let response = knock(server.address);
+        let response = response_head(server.address);
         assert!(
             response.starts_with("http/1.1 503 ") && response.contains("\r\nretry-after: "),
             "{response}"
@@ -51,8 +51,8 @@ fn above_the_ceiling_a_client_is_told_503_and_below_it_comes_in() {
         assert_has(&member.next_of("public"), json!({"content": "still here"}));
     }
     members.pop().expect("a member").close();
-    eventually("a place coming free", || {
-        knock(server.address).starts_with("http/1.1 101 ").then_some(())
+    eventually("a place becoming free", || {
+        response_head(server.address).starts_with("http/1.1 101 ").then_some(())
     });
 }
 
@@ -66,7 +66,7 @@ fn the_ceiling_is_the_smallest_of_the_systems_limits() {
 }
 
 #[test]
-fn a_cgroup_of_either_version_sets_a_limit_and_so_do_those_above_it() {
+fn a_cgroup_of_either_version_and_its_parents_set_a_limit() {
     let root = std::env::temp_dir().join(format!("parlour-cgroups-{}", std::process::id()));
     let limit = |folder: &str, max: &str| {
         fs::create_dir_all(root.join(folder)).unwrap();
@@ -92,125 +92,127 @@ fn a_cgroup_of_either_version_sets_a_limit_and_so_do_those_above_it() {
 }
 
 #[test]
-fn few_descriptors_are_a_low_ceiling_and_no_trouble() {
-    // As a shell would start it, soft and hard limit alike.
+fn few_descriptors_lower_the_ceiling() {
+    // The shell's `ulimit` sets the soft and the hard limit.
     let mut command = Command::new("sh");
     command.args([
         "-c",
         "ulimit -n 120; exec \"$0\" --listen 127.0.0.1:0",
         env!("CARGO_BIN_EXE_parlour"),
     ]);
-    let program = Program::start(command.stderr(std::process::Stdio::piped()));
+    let program = Program::start(command.stderr(Stdio::piped()));
     let join = |number: usize| {
         let mut client = RawClient::connect_to(program.address, &format!("name=m{number}"));
         client.next_of("join");
         client
     };
     let mut members: Vec<RawClient> = (0..35).map(join).collect();
-    let refused = (0..200).filter(|_| knock(program.address).starts_with("http/1.1 503 ")).count();
+    let refused =
+        (0..200).filter(|_| response_head(program.address).starts_with("http/1.1 503 ")).count();
     assert_eq!(refused, 200);
-    members[0].send(&masked(FIN | TEXT, br#"{"type":"public","content":"all here"}"#));
+    members[0].send(&public("all here"));
     for member in &mut members {
         assert_has(&member.next_of("public"), json!({"content": "all here"}));
     }
     members.truncate(10);
-    eventually("a place coming free", || {
-        knock(program.address).starts_with("http/1.1 101 ").then_some(())
+    eventually("a place becoming free", || {
+        response_head(program.address).starts_with("http/1.1 101 ").then_some(())
     });
-    program.signal("TERM");
-    let (status, log) = program.ended();
-    let told = "at most 35 clients and 36 requests at a time, limited by RLIMIT_NOFILE";
-    assert!(status.success() && log.contains(told), "{log}");
+    let log = program.stop();
+    let ceiling = "at most 35 clients and 36 requests at a time, limited by RLIMIT_NOFILE";
+    assert!(log.contains(ceiling), "{log}");
 }
 
-/// Changes a soft limit of a program, as the user whose it is: not every root may do so for others.
+/// Changes a soft limit of a program, as the user who runs it: even root may lack the right to do
+/// that for others.
 fn set_soft(program: &Program, resource: &str, soft: u64) {
     let options = [format!("--pid={}", program.id()), format!("--{resource}={soft}:")];
-    let whose = fs::metadata(format!("/proc/{}", program.id())).expect("it runs");
-    let status = Command::new("prlimit").args(&options).uid(whose.uid()).gid(whose.gid()).status();
+    let owner = fs::metadata(format!("/proc/{}", program.id())).expect("the program runs");
+    let status = Command::new("prlimit").args(&options).uid(owner.uid()).gid(owner.gid()).status();
     assert!(status.expect("prlimit, of util-linux").success());
 }
 
-fn say_to_oneself(client: &mut RawClient, content: &str) {
-    client.send(&masked(
-        FIN | TEXT,
-        json!({"type": "public", "content": content}).to_string().as_bytes(),
-    ));
+/// Sends a public message, and waits until it has come back.
+fn send_and_receive(client: &mut RawClient, content: &str) {
+    client.send(&public(content));
     assert_has(&client.next_of("public"), json!({"content": content}));
 }
 
 #[test]
-fn without_descriptors_newcomers_wait_and_nobody_else_does() {
+fn without_descriptors_only_newcomers_wait() {
     let program = Program::start(&mut command(&["--listen=127.0.0.1:0", "--message-rate=0"]));
     let mut ann = RawClient::connect_to(program.address, "name=Ann");
     let start = Instant::now();
     set_soft(&program, "nofile", 1);
     let newcomer = |number: usize| {
-        let mut stream = TcpStream::connect(program.address).expect("the system completes it");
+        let mut stream = TcpStream::connect(program.address).expect("the system accepts it");
         stream
             .write_all(upgrade(&format!("name=n{number}")).as_bytes())
             .expect("a socket takes that much");
         stream
     };
     let newcomers: Vec<TcpStream> = (0..5).map(newcomer).collect();
-    let line = "can't accept a connection: Too many open files";
-    eventually("the second warning", || (program.logged().matches(line).count() > 1).then_some(()));
-    assert_told_seldom(&program, line, start);
-    say_to_oneself(&mut ann, "as if nothing were");
+    let warning = "can't accept a connection: Too many open files";
+    eventually("the second warning", || {
+        (program.logged().matches(warning).count() > 1).then_some(())
+    });
+    assert_logged_rarely(&program, warning, start);
+    send_and_receive(&mut ann, "still here");
     set_soft(&program, "nofile", Resource::NOFILE.get_soft().expect("Linux"));
     for mut newcomer in newcomers {
-        newcomer.set_read_timeout(Some(crate::support::DEADLINE)).unwrap();
+        newcomer.set_read_timeout(Some(DEADLINE)).unwrap();
         let mut response = [0; 12];
         newcomer.read_exact(&mut response).expect("a response before the deadline");
         assert_eq!(&response, b"HTTP/1.1 101");
     }
-    program.signal("TERM");
-    let (status, log) = program.ended();
-    assert!(status.success(), "{log}");
+    program.stop();
 }
 
 #[test]
-fn without_threads_newcomers_are_told_503_and_nobody_else_is_troubled() {
+fn without_threads_newcomers_are_refused_with_503_and_nobody_else_notices() {
     if !is_root("a limit on threads of another user") {
         return;
     }
-    // The limit doesn't bind root, counts all of a user's threads, and so takes a user who has no
+    // The limit does not bind root, and counts all threads of a user. So this takes a user without
     // others.
     let user = 100_000 + std::process::id();
     let copy = std::env::temp_dir().join(format!("parlour-{user}"));
     fs::copy(env!("CARGO_BIN_EXE_parlour"), &copy).unwrap();
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
     let mut command = Command::new(&copy);
-    command.args(["--listen=127.0.0.1:0", "--message-rate=0"]).stderr(std::process::Stdio::piped());
+    command.args(["--listen=127.0.0.1:0", "--message-rate=0"]).stderr(Stdio::piped());
     let program = Program::start(command.uid(user).gid(user));
     fs::remove_file(&copy).unwrap();
     let mut ann = RawClient::connect_to(program.address, "name=Ann");
     ann.next_of("join");
-    let threads =
-        || fs::read_dir(format!("/proc/{}/task", program.id())).expect("it runs").count() as u64;
+    let threads = || {
+        fs::read_dir(format!("/proc/{}/task", program.id())).expect("the program runs").count()
+            as u64
+    };
 
     let start = Instant::now();
     set_soft(&program, "nproc", 1);
-    let line = "no thread for a connection: Resource temporarily unavailable";
+    let warning = "no thread for a connection: Resource temporarily unavailable";
     eventually("the second warning", || {
-        let response = knock(program.address);
+        let response = response_head(program.address);
         assert!(
             response.starts_with("http/1.1 503 ") && response.contains("\r\nretry-after: "),
             "{response}"
         );
-        (program.logged().matches(line).count() > 1).then_some(())
+        (program.logged().matches(warning).count() > 1).then_some(())
     });
-    assert_told_seldom(&program, line, start);
-    say_to_oneself(&mut ann, "as if nothing were");
+    assert_logged_rarely(&program, warning, start);
+    send_and_receive(&mut ann, "still here");
 
-    // A thread to read, and none to write. The refused clients' places are free again.
+    // Enough for a thread that reads, but not for one that writes. Each time, the place becomes
+    // free again.
     for number in 0..50 {
-        let at_rest = eventually("those before being gone", || {
+        let at_rest = eventually("the end of the last newcomer's thread", || {
             let threads = threads();
-            (threads == 2 + THREADS_FOR_ALL).then_some(threads)
+            (threads == 2 + COMMON_THREADS).then_some(threads)
         });
         set_soft(&program, "nproc", at_rest + 1);
-        assert!(knock(program.address).starts_with("http/1.1 503 "), "{number}");
+        assert!(response_head(program.address).starts_with("http/1.1 503 "), "{number}");
     }
     assert!(
         program

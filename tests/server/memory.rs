@@ -1,5 +1,5 @@
-//! Memory is bounded: after any amount of coming and going, talk, attacks and refusals it is what
-//! it was before.
+//! Memory is bounded: after clients that come and go, talk, attack and are refused, it is what it
+//! was before.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -10,23 +10,26 @@ use serde_json::json;
 
 use crate::support::eventually;
 use crate::support::program::{Program, command};
-use crate::support::raw::{CLOSE, FIN, PING, RawClient, TEXT, exchange, header, masked, upgrade};
+use crate::support::raw::{
+    self, CLOSE, FIN, PING, RawClient, TEXT, exchange, header, masked, text,
+};
 
-/// Rounds until the allocator has found its size, rounds in which it must keep it, and the last of
-/// them, which are compared.
+/// Rounds until the allocator has found its size.
 const ROUNDS_BEFORE: usize = 6;
+/// Rounds in which it must keep that size.
 const ROUNDS: usize = 8;
+/// The last of them, of which the smallest size counts.
 const ROUNDS_COMPARED: usize = 3;
-/// Clients of a round that come at the same time, and how often.
+/// Clients that come at the same time.
 const CROWD: usize = 20;
+/// Crowds in a round.
 const CROWDS: usize = 8;
-/// Clients that there is room for.
+/// Maximum number of clients.
 const PLACES: usize = 40;
-/// What an allocator's size goes up and down by: half a kilobyte for each client of the rounds
-/// between.
+/// By how much the allocator's size varies: half a kilobyte for each client of the later rounds.
 const NOISE_KIB: u64 = 512;
 
-/// What the process occupies.
+/// What the server's process occupies.
 #[derive(Debug)]
 struct Footprint {
     memory_kib: u64,
@@ -37,27 +40,27 @@ struct Footprint {
 fn footprint(program: &Program) -> Footprint {
     let process = format!("/proc/{}", program.id());
     let count =
-        |what: &str| fs::read_dir(format!("{process}/{what}")).expect("a process of ours").count();
-    let status = fs::read_to_string(format!("{process}/status")).expect("a process of ours");
+        |what: &str| fs::read_dir(format!("{process}/{what}")).expect("the program runs").count();
+    let status = fs::read_to_string(format!("{process}/status")).expect("the program runs");
     let memory =
         status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.trim().strip_suffix(" kB"));
     let memory_kib = memory.expect("a size").trim().parse().expect("a number");
     Footprint { memory_kib, threads: count("task"), files: count("fd") }
 }
 
-/// A client that joins, talks and goes, in one of the ways that there are.
+/// Joins, talks and leaves in one of eight ways.
 fn visit(program: &Program, round: usize, crowd: usize, number: usize) {
-    // More rooms than are kept, and names that come again.
+    // There are more rooms than the server keeps, and the same names in each.
     let room = (round * CROWDS + crowd) % 12;
     let mut client =
         RawClient::connect_to(program.address, &format!("room=r{room}&name=m{number}"));
     client.next_of("join");
-    let public =
+    let message =
         json!({"type": "public", "content": "x".repeat(1000), "ref": format!("{round} {number}")});
-    client.send(&masked(FIN | TEXT, public.to_string().as_bytes()));
+    client.send(&text(&message));
     client.next_of("public");
-    let private = json!({"type": "private", "to": format!("m{}", (number + 1) % CROWD), "content": "psst", "ref": "p"});
-    client.send(&masked(FIN | TEXT, private.to_string().as_bytes()));
+    let to = format!("m{}", (number + 1) % CROWD);
+    client.send(&text(&json!({"type": "private", "to": to, "content": "psst", "ref": "p"})));
     match number % 8 {
         0 => client.send(&masked(FIN | CLOSE, &1000u16.to_be_bytes())),
         1 => client.send(&masked(FIN | TEXT, b"{nonsense")),
@@ -71,26 +74,16 @@ fn visit(program: &Program, round: usize, crowd: usize, number: usize) {
     }
 }
 
-/// A client that does not read, in the same room with one who talks until it has been dropped.
+/// Lets one client talk until another in its room, which does not read, is dropped.
 fn evict(program: &Program) {
     let mut talker = RawClient::connect_to(program.address, "room=full&name=talker");
     let _stalled = RawClient::connect_to(program.address, "room=full&name=stalled");
-    let message = masked(
-        FIN | TEXT,
-        json!({"type": "public", "content": "x".repeat(4000)}).to_string().as_bytes(),
-    );
-    loop {
-        talker.send(&message);
-        let (_, heard) = talker.frame().expect("the talker stays");
-        if heard.starts_with(br#"{"type":"leave""#) {
-            return;
-        }
-    }
+    talker.talk_until_leave();
 }
 
-/// Whatever is refused: requests, names, clients beyond the last place, and those that never say
-/// what they want.
-fn refuse(program: &Program) {
+/// Makes the server refuse requests, names, clients above the maximum, and connections without a
+/// request.
+fn provoke_refusals(program: &Program) {
     let ask = |request: &str| exchange(program.address, format!("{request}\r\n\r\n").as_bytes());
     assert!(ask("GET /nowhere HTTP/1.1\r\nHost: x").starts_with("HTTP/1.1 404 "));
     assert!(ask("GET /ws HTTP/1.1\r\nHost: x").starts_with("HTTP/1.1 400 "));
@@ -103,33 +96,33 @@ fn refuse(program: &Program) {
     for (query, code) in [("name=taken", 4409u16), ("name=%FF", 4400), ("room=%20", 4400)] {
         assert_eq!(RawClient::connect_to(program.address, query).closed().0, code);
     }
-    let knock = || {
+    let upgrade = || {
         let mut client = TcpStream::connect(program.address).expect("it listens");
-        client.write_all(upgrade("").as_bytes()).unwrap();
+        client.write_all(raw::upgrade("").as_bytes()).unwrap();
         let mut start = [0; 12];
-        client.read_exact(&mut start).expect("an answer");
+        client.read_exact(&mut start).expect("a response");
         (&start == b"HTTP/1.1 101").then_some(client)
     };
-    // Those that have just been refused give their places back a moment later: then all fit, and
-    // not one more.
+    // The clients refused before give their places back a moment later. Then all fit, and not one
+    // more.
     eventually("every place taken", || {
-        members.extend(knock());
+        members.extend(upgrade());
         (members.len() == PLACES).then_some(())
     });
-    assert!(knock().is_none(), "more than {PLACES}");
-    // Requests that never come, more than there are places for.
+    assert!(upgrade().is_none(), "more than {PLACES}");
+    // Requests that never come, more of them than there are places.
     let silent: Vec<TcpStream> =
         (0..60).map(|_| TcpStream::connect(program.address).expect("it listens")).collect();
     for mut stream in silent {
         let _ = stream.write_all(b"GET /ws?na");
         let _ = stream.shutdown(Shutdown::Write);
     }
-    // Asked last, so that all before have been accepted, and none is cut to make room for somebody
-    // of the next round.
+    // When this last one has its response, all before it were accepted, and none of them is cut to
+    // make room for the next round.
     assert!(ask("GET /healthz HTTP/1.1\r\nHost: x").ends_with("ok\n"));
 }
 
-/// Waits until every thread and every file is gone that was not there when nobody was.
+/// Waits until there are no more threads and descriptors than in `idle`.
 fn at_rest(program: &Program, idle: &Footprint) -> Footprint {
     eventually("the end of every thread and descriptor", || {
         let now = footprint(program);
@@ -138,19 +131,21 @@ fn at_rest(program: &Program, idle: &Footprint) -> Footprint {
 }
 
 #[test]
-fn a_long_run_of_everything_ends_with_the_memory_threads_and_files_it_began_with() {
+fn memory_threads_and_files_do_not_grow_in_a_long_run() {
     let places = format!("--max-connections={PLACES}");
     let options =
         ["--queue=64", "--history=20", "--max-rooms=8", "--leave-grace=20ms", "--message-rate=0"];
     let mut command = command(&[&["--listen=127.0.0.1:0", &places], &options[..]].concat());
-    // With an arena for each thread of many processors, some would be met for the first time in the
-    // last round. And what a slow client's queue held is given back to the system when it is freed,
-    // wherever in an arena it would have lain.
+    // With an arena for each processor, some might be used for the first time in the last round.
+    // And what a slow client's queue held must go back to the system when it is freed, wherever in
+    // an arena it would have been.
     let program =
         Program::start(command.env("MALLOC_ARENA_MAX", "2").env("MALLOC_MMAP_THRESHOLD_", "4096"));
-    // The start itself, and what is made when first needed, is no part of it.
-    refuse(&program);
-    let idle = eventually("its start", || Some(footprint(&program)).filter(|now| now.threads < 10));
+    // What is allocated at the start, or when it is first needed, does not count.
+    provoke_refusals(&program);
+    let idle = eventually("the server at rest", || {
+        Some(footprint(&program)).filter(|now| now.threads < 10)
+    });
     let mut sizes = Vec::new();
     for round in 0..ROUNDS_BEFORE + ROUNDS {
         for crowd in 0..CROWDS {
@@ -165,7 +160,7 @@ fn a_long_run_of_everything_ends_with_the_memory_threads_and_files_it_began_with
         if round % 2 == 0 {
             evict(&program);
         }
-        refuse(&program);
+        provoke_refusals(&program);
         let now = at_rest(&program, &idle);
         sizes.push(now.memory_kib);
     }

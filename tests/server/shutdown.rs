@@ -1,4 +1,4 @@
-//! The end of the server: everybody is told, what was said is delivered, and every thread is
+//! The server's end: every client is notified, all messages are delivered, and every thread is
 //! joined.
 
 use std::io::{ErrorKind, Read, Write};
@@ -8,11 +8,11 @@ use std::thread;
 
 use serde_json::json;
 
-use crate::support::raw::{CLOSE, FIN, RawClient, TEXT, frames, masked, upgrade};
+use crate::support::raw::{CLOSE, FIN, RawClient, frames, public, upgrade};
 use crate::support::{Client, DEADLINE, TestServer, assert_has, eventually};
 
 #[test]
-fn everyone_is_told_1001_and_newcomers_are_refused() {
+fn every_client_is_closed_with_1001_and_newcomers_are_refused() {
     let mut server = TestServer::start(&[]);
     let mut clients: Vec<Client> =
         (0..10).map(|i| Client::join(&server, &format!("c{i}"))).collect();
@@ -21,11 +21,11 @@ fn everyone_is_told_1001_and_newcomers_are_refused() {
         assert_eq!(client.closed(), (1001, "server_shutdown".to_owned()));
     }
     server.ended().expect("a clean end");
-    TcpStream::connect(server.address).expect_err("nobody listens any more");
+    TcpStream::connect(server.address).expect_err("the listener is closed");
 }
 
 #[test]
-fn what_is_queued_is_delivered_before_the_goodbye() {
+fn queued_messages_are_delivered_before_the_close_frame() {
     let mut server = TestServer::start(&["--queue", "1024"]);
     let mut talker = Client::join(&server, "talker");
     let mut listener = Client::join(&server, "listener");
@@ -43,7 +43,7 @@ fn what_is_queued_is_delivered_before_the_goodbye() {
 }
 
 #[test]
-fn a_stalled_client_cannot_hold_it() {
+fn a_client_that_does_not_read_does_not_delay_a_stop() {
     let mut server =
         TestServer::start(&["--shutdown-timeout", "2s", "--write-timeout", "60s", "--queue", "8"]);
     let mut talker = Client::join(&server, "talker");
@@ -61,7 +61,7 @@ fn a_stalled_client_cannot_hold_it() {
 }
 
 #[test]
-fn a_client_that_does_not_answer_the_close_cannot_hold_it() {
+fn a_client_that_does_not_reply_to_the_close_does_not_delay_a_stop() {
     let mut server = TestServer::start(&[]);
     let mut silent = RawClient::connect(&server, "name=silent");
     silent.next_of("join");
@@ -71,11 +71,11 @@ fn a_client_that_does_not_answer_the_close_cannot_hold_it() {
 }
 
 #[test]
-fn connections_without_a_request_are_told_503() {
+fn a_connection_without_a_request_receives_503() {
     let mut server = TestServer::start(&[]);
     let mut waiting = TcpStream::connect(server.address).unwrap();
     waiting.write_all(b"GET /healthz HTTP/1.1\r\n").unwrap();
-    // Once a later connection has been served, the earlier one has been accepted.
+    // When a later connection was served, the earlier one was accepted.
     Client::join(&server, "later").close();
     server.stop();
     let mut response = String::new();
@@ -87,36 +87,36 @@ fn connections_without_a_request_are_told_503() {
     server.ended().expect("a clean end within the timeout");
 }
 
-/// How a newcomer fares.
+/// How a newcomer's connection ended.
 #[derive(Debug, PartialEq, Eq)]
-enum Fate {
-    /// It was let in, and has left again.
+enum Outcome {
+    /// It joined, and left again.
     Left,
-    /// It was told that the server stops, in the chat or before.
-    Told,
-    /// It was never accepted: the system closed what still waited for that.
+    /// It was notified that the server stops: by a close frame, or by a response.
+    Notified,
+    /// The server never accepted it, and the system closed it.
     NotAccepted,
 }
 
-/// Joins, and stays until the end if that has come meanwhile.
-fn join(address: SocketAddr, stopping: &AtomicBool) -> Fate {
-    let Ok(mut stream) = TcpStream::connect(address) else { return Fate::NotAccepted };
+/// Joins. Leaves at once, or stays until the end if the server stops in the meantime.
+fn join(address: SocketAddr, stopping: &AtomicBool) -> Outcome {
+    let Ok(mut stream) = TcpStream::connect(address) else { return Outcome::NotAccepted };
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     let mut received = vec![0; 4096];
     if stream.write_all(upgrade("").as_bytes()).is_err() {
-        return Fate::NotAccepted;
+        return Outcome::NotAccepted;
     }
     match stream.read(&mut received) {
         Ok(length) => received.truncate(length),
-        Err(error) if error.kind() == ErrorKind::ConnectionReset => return Fate::NotAccepted,
-        Err(error) => panic!("an answer or a reset was expected, not {error}"),
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => return Outcome::NotAccepted,
+        Err(error) => panic!("expected a response or a reset, not {error}"),
     }
     if !stopping.load(Ordering::SeqCst) {
-        return Fate::Left;
+        return Outcome::Left;
     }
-    stream.read_to_end(&mut received).expect("a clean end for whoever has been answered");
+    stream.read_to_end(&mut received).expect("a clean end after a response");
     if received.starts_with(b"HTTP/1.1 503 ") {
-        return Fate::Told;
+        return Outcome::Notified;
     }
     let head =
         received.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("a whole head") + 4;
@@ -124,14 +124,13 @@ fn join(address: SocketAddr, stopping: &AtomicBool) -> Fate {
     let (first, payload) = frames(&mut rest).pop().expect("a close frame");
     assert_eq!((first, &payload[..]), (FIN | CLOSE, &b"\x03\xe9server_shutdown"[..]));
     assert!(rest.is_empty(), "nothing follows a close frame");
-    Fate::Told
+    Outcome::Notified
 }
 
 #[test]
-fn under_full_load_with_stalled_clients_and_in_the_middle_of_joins_all_who_listen_are_told_1001_in_time()
- {
+fn a_stop_under_full_load_closes_all_that_read_with_1001_in_time() {
     let mut server = TestServer::start(&["--shutdown-timeout=3s", "--write-timeout=1h"]);
-    // These never read, and their writers are stuck when they are dropped.
+    // These never read: they are dropped while their writers block.
     let mut talker = Client::join_room(&server, "talker", "stalled");
     let stalled: Vec<RawClient> = (0..5)
         .map(|number| RawClient::connect(&server, &format!("room=stalled&name=s{number}")))
@@ -143,17 +142,17 @@ fn under_full_load_with_stalled_clients_and_in_the_middle_of_joins_all_who_liste
         dropped += usize::from(talker.next()["type"] == "leave");
     }
 
-    let (heard, joined, stopping) =
+    let (received, joined, stopping) =
         (AtomicUsize::new(0), AtomicUsize::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
         for number in 0..20 {
             let mut member = RawClient::connect(&server, &format!("name=m{number}"));
-            let heard = &heard;
+            let received = &received;
             scope.spawn(move || {
                 let mut stream = member.stream.try_clone().unwrap();
-                let message = masked(FIN | TEXT, br#"{"type":"public","content":"on and on"}"#);
+                let message = public("on and on");
                 let own = format!(r#"{{"type":"public","user":"m{number}","#);
-                // Each keeps a few in flight, so that all are always busy and none falls behind.
+                // Each has a few in flight, so that all are busy and none falls behind.
                 let _ = stream.write_all(&message.repeat(4));
                 loop {
                     let (first, payload) =
@@ -163,9 +162,9 @@ fn under_full_load_with_stalled_clients_and_in_the_middle_of_joins_all_who_liste
                         assert_eq!(member.frame(), None, "nothing follows a close frame");
                         return;
                     }
-                    heard.fetch_add(1, Ordering::Relaxed);
+                    received.fetch_add(1, Ordering::Relaxed);
                     if payload.starts_with(own.as_bytes()) {
-                        // Whoever is being sent away may not be heard any more.
+                        // The server may have stopped reading.
                         let _ = stream.write_all(&message);
                     }
                 }
@@ -176,9 +175,9 @@ fn under_full_load_with_stalled_clients_and_in_the_middle_of_joins_all_who_liste
                 let (joined, stopping, address) = (&joined, &stopping, server.address);
                 scope.spawn(move || {
                     loop {
-                        let fate = join(address, stopping);
-                        if fate != Fate::Left {
-                            return fate;
+                        let outcome = join(address, stopping);
+                        if outcome != Outcome::Left {
+                            return outcome;
                         }
                         joined.fetch_add(1, Ordering::Relaxed);
                     }
@@ -186,13 +185,13 @@ fn under_full_load_with_stalled_clients_and_in_the_middle_of_joins_all_who_liste
             })
             .collect();
         let at_work =
-            || heard.load(Ordering::Relaxed) > 20_000 && joined.load(Ordering::Relaxed) > 100;
+            || received.load(Ordering::Relaxed) > 20_000 && joined.load(Ordering::Relaxed) > 100;
         eventually("the load", || at_work().then_some(()));
         stopping.store(true, Ordering::SeqCst);
         server.stop();
         server.ended().expect("a clean end within the timeout");
         for newcomer in newcomers {
-            assert_ne!(newcomer.join().expect("a fate of those that there are"), Fate::Left);
+            assert_ne!(newcomer.join().expect("the newcomer does not panic"), Outcome::Left);
         }
     });
 }

@@ -1,4 +1,4 @@
-//! A server on a port of its own, and clients that wait with deadlines.
+//! What the tests share: servers, clients, and waiting with a deadline.
 
 pub mod browser;
 pub mod model;
@@ -25,24 +25,24 @@ use serde_json::{Value, json};
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Error, Message, WebSocket};
 
-/// What is not there after this long will not come.
+/// How long a test waits for something before it fails.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Options as the command line takes them; on a free port and without a limit on messages, unless
-/// they say otherwise.
+/// Reads `options` as the command line does. Unless they say otherwise: a free port, no limit on
+/// messages, and no grace for a member whose connection breaks.
 pub fn config(options: &[&str]) -> Config {
-    let mut line = vec!["parlour"];
+    let mut arguments = vec!["parlour"];
     for (option, value) in
         [("--listen", "127.0.0.1:0"), ("--message-rate", "0"), ("--leave-grace", "0")]
     {
         if !options.contains(&option) {
-            line.extend([option, value]);
+            arguments.extend([option, value]);
         }
     }
-    Config::read(line.iter().chain(options)).expect("options that go together")
+    Config::read(arguments.iter().chain(options)).expect("valid options")
 }
 
-/// A server in this process. Dropping it stops it and fails the test if it does not end well.
+/// A server in this process. Dropping it stops it, and fails the test if it does not stop well.
 pub struct TestServer {
     pub address: SocketAddr,
     stop: StopHandle,
@@ -57,14 +57,14 @@ impl TestServer {
         TestServer { address, stop, running: Some(thread::spawn(|| server.run())) }
     }
 
-    /// Begins to stop it, and returns at once.
+    /// Tells the server to stop, and returns at once.
     pub fn stop(&self) {
         self.stop.stop();
     }
 
-    /// Waits for a stopped server's end.
+    /// Waits until the stopped server has ended. Returns how it ended.
     pub fn ended(&mut self) -> Result<(), RunError> {
-        let running = self.running.take().expect("it ends once");
+        let running = self.running.take().expect("only one caller waits for the end");
         eventually("the server's end", || running.is_finished().then_some(()));
         running.join().expect("the accept loop does not panic")
     }
@@ -82,13 +82,13 @@ impl Drop for TestServer {
     }
 }
 
-/// A client by tungstenite.
+/// A chat client on tungstenite.
 pub struct Client {
     socket: WebSocket<TcpStream>,
 }
 
 impl Client {
-    /// Connects to `/ws` with `query`; whatever the server says is still to be read.
+    /// Connects to `/ws` with `query`. Nothing that the server sends is read yet.
     pub fn connect(server: &TestServer, query: &str) -> Client {
         let stream = TcpStream::connect(server.address).expect("the server listens");
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -125,7 +125,7 @@ impl Client {
         self.send(json!({"type": "private", "to": to, "content": content}));
     }
 
-    /// The next message of the server.
+    /// Returns the next message.
     pub fn next(&mut self) -> Value {
         loop {
             match self.socket.read() {
@@ -133,14 +133,14 @@ impl Client {
                     return serde_json::from_str(&text).expect("each frame is one JSON object");
                 }
                 Ok(Message::Ping(_) | Message::Pong(_)) => {}
-                // As after a Ctrl-Z and fg.
+                // A signal came, as after Ctrl-Z and `fg`.
                 Err(Error::Io(error)) if error.kind() == ErrorKind::Interrupted => {}
-                other => panic!("a text before the deadline was expected, not {other:?}"),
+                other => panic!("expected a text before the deadline, not {other:?}"),
             }
         }
     }
 
-    /// The next message that `wanted` accepts; others are skipped.
+    /// Returns the next message that `wanted` accepts. Skips others.
     pub fn next_where(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
         loop {
             let message = self.next();
@@ -150,17 +150,18 @@ impl Client {
         }
     }
 
+    /// Returns the next message of type `kind`. Skips others.
     pub fn next_of(&mut self, kind: &str) -> Value {
         self.next_where(|message| message["type"] == kind)
     }
 
-    /// Closes from this side, and returns the code that the server answers with.
+    /// Closes the connection, and returns the code that the server replies with.
     pub fn close(mut self) -> u16 {
         self.socket.close(None).expect("the connection is open");
         self.closed().0
     }
 
-    /// Reads on until the server closes: the code and the reason.
+    /// Reads until the server closes the connection. Returns the code and the reason.
     pub fn closed(&mut self) -> (u16, String) {
         loop {
             match self.socket.read() {
@@ -169,7 +170,7 @@ impl Client {
                 }
                 Ok(Message::Close(None)) => return (CloseCode::Status.into(), String::new()),
                 Ok(_) => {}
-                Err(error) => panic!("a close frame was expected, not {error}"),
+                Err(error) => panic!("expected a close frame, not {error}"),
             }
         }
     }
@@ -179,7 +180,7 @@ impl Client {
     }
 }
 
-/// Tries until `probe` gives something.
+/// Calls `probe` until it returns something. Fails the test if that takes too long.
 pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
@@ -191,8 +192,8 @@ pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Whether this is root, which `what` needs. Says so where it is not, and fails where nothing may
-/// be left out.
+/// True if the test runs as root, which `what` needs. Otherwise says so, or fails the test where no
+/// test may be left out.
 pub fn is_root(what: &str) -> bool {
     let root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
     assert!(root || std::env::var_os("PARLOUR_REQUIRE_ROOT").is_none(), "{what} needs root");
@@ -202,7 +203,7 @@ pub fn is_root(what: &str) -> bool {
     root
 }
 
-/// The fields of `message` that `expected` names are as it says.
+/// Asserts that `message` has each field of `expected`, with the same value.
 #[track_caller]
 pub fn assert_has(message: &Value, expected: Value) {
     for (key, value) in expected.as_object().expect("an object") {

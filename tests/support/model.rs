@@ -1,5 +1,5 @@
-//! The chat as the protocol tells it, without turns, queues or threads: each event adds to what
-//! each connection must hear.
+//! A model of the chat as the protocol describes it, without turns, queues or threads: each event
+//! adds to what each connection must receive.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,80 +7,91 @@ use parlour::protocol::close::CloseReason;
 use parlour::protocol::name::fold_case;
 use serde_json::{Value, json};
 
-/// Private messages that wait for an absent member.
+/// Maximum number of private messages that wait for an absent member.
 const KEPT_MAX: usize = 32;
-/// And their bytes; the model does not count them to the last, and its messages are short, or a
-/// good part of this.
+/// Maximum of their bytes. The model does not count as exactly as the hub: its messages are either
+/// short, or a good part of this.
 const KEPT_BYTES_MAX: usize = 16 * 1024;
 
 /// A connection's number.
 pub type Id = usize;
-/// A session, by its number.
+/// A session, as a number.
 pub type Secret = u64;
 
-/// What somebody who joins asks for.
+/// What a connection asks for when it joins.
 #[derive(Clone, Debug)]
-pub struct Asks {
+pub struct Join {
     pub name: String,
     pub room: String,
-    /// The secret to be given to a newcomer.
+    /// The session it gets, unless it continues an earlier one.
     pub fresh: Secret,
     pub claim: Option<Secret>,
-    /// The life of the room and the last number seen in it.
+    /// The life of the room, and the last number received in it.
     pub resume: Option<(u64, u64)>,
 }
 
-/// What one connection must hear, and whether it lives.
+/// What one connection must receive, and how it ends.
 #[derive(Debug, Default)]
-pub struct Ear {
-    /// Every message, in order; `epoch` is the number of the room's life.
-    pub due: Vec<Value>,
+pub struct Expected {
+    /// Every message, in order. `epoch` is the number of the room's life.
+    pub messages: Vec<Value>,
     pub closed: Option<CloseReason>,
     room: Option<String>,
     key: String,
 }
 
 /// Where a member is.
-enum Place {
-    Here(Id),
-    Away { number: u64, due: u64, kept: Vec<Kept> },
+enum Seat {
+    Connected(Id),
+    Absent { number: u64, due: u64, kept: Vec<KeptMessage> },
 }
 
 struct Member {
     name: String,
     secret: Secret,
-    place: Place,
+    seat: Seat,
 }
 
-struct Kept {
+/// A private message that waits for an absent member.
+struct KeptMessage {
     message: Value,
+    /// The number of the last public message before it.
     after: u64,
+    /// Whom to notify if it can't be delivered; `None` if it is itself such a notice.
     sender: Option<Sender>,
 }
 
-/// Who sent a message that waits.
+/// Who sent a private message that waits.
 struct Sender {
-    key: String,
-    secret: Secret,
+    author: Author,
     reference: Option<String>,
-    /// Number of the message, if it has a `ref`.
+    /// Number of the message among those with a `ref`.
     number: u64,
 }
 
-/// What a `ref` stands for: a message's kind (whom it is for, if private), content and number.
+/// Who wrote a message: the name with case folded, and the session.
+#[derive(Clone, PartialEq)]
+struct Author {
+    key: String,
+    secret: Secret,
+}
+
+/// What a `ref` stands for.
 #[derive(Clone, PartialEq)]
 struct Known {
+    /// The recipient of a private message.
     to: Option<String>,
     content: String,
     number: u64,
 }
 
 struct Room {
+    /// The number of this life of the room.
     life: u64,
-    /// All public messages of this life, with key and secret of their authors.
-    said: Vec<(Value, String, Secret)>,
-    /// Key and secret of the authors of all private messages with a `ref`.
-    whispered: Vec<(String, Secret)>,
+    /// All public messages of this life.
+    public: Vec<(Value, Author)>,
+    /// The authors of all private messages with a `ref`.
+    private: Vec<Author>,
     known: HashMap<(Secret, String), Known>,
     members: BTreeMap<String, Member>,
     empty_since: Option<u64>,
@@ -91,9 +102,10 @@ pub struct Model {
     pub history: usize,
     pub grace: u64,
     pub rooms_max: usize,
-    /// Milliseconds since the beginning, also the time on the messages.
+    /// Milliseconds since the beginning, which is also the time in the messages.
     pub now: u64,
-    pub ears: Vec<Ear>,
+    /// By the connections' numbers.
+    pub expected: Vec<Expected>,
     rooms: BTreeMap<String, Room>,
     lives: u64,
     absences: u64,
@@ -102,122 +114,127 @@ pub struct Model {
 
 impl Room {
     fn seq(&self) -> u64 {
-        self.said.len() as u64
+        self.public.len() as u64
     }
 
-    fn remembers(&self, key: &str, secret: Secret, history: usize) -> bool {
-        let said =
-            self.said.iter().rev().take(history).any(|(_, by, its)| by == key && *its == secret);
-        said || self
-            .whispered
-            .iter()
-            .rev()
-            .take(history)
-            .any(|(by, its)| by == key && *its == secret)
+    /// True if the room remembers a message of this author.
+    fn has_author(&self, author: &Author, history: usize) -> bool {
+        let mut public = self.public.iter().rev().take(history).map(|(_, author)| author);
+        let mut private = self.private.iter().rev().take(history);
+        public.any(|other| other == author) || private.any(|other| other == author)
     }
 
-    /// What `receipt` stands for, if that is recent enough.
+    /// Returns what `reference` stands for, if the room still remembers it.
     fn known(&self, secret: Secret, reference: &Option<String>, history: usize) -> Option<&Known> {
         let known = self.known.get(&(secret, reference.clone()?))?;
-        let newest = if known.to.is_some() { self.whispered.len() as u64 } else { self.seq() };
+        let newest = if known.to.is_some() { self.private.len() as u64 } else { self.seq() };
         (known.number + history as u64 > newest).then_some(known)
+    }
+
+    /// Returns how many messages `resume` has missed, if the room remembers them all.
+    fn missed(&self, resume: Option<(u64, u64)>, history: usize) -> Option<u64> {
+        let (life, since) = resume?;
+        let missed = self.seq().checked_sub(since)?;
+        (life == self.life && missed <= history as u64).then_some(missed)
     }
 }
 
 impl Model {
     pub fn new(history: usize, grace: u64, rooms_max: usize) -> Model {
-        let rooms = BTreeMap::new();
         Model {
             history,
             grace,
             rooms_max,
             now: 0,
-            ears: Vec::new(),
-            rooms,
+            expected: Vec::new(),
+            rooms: BTreeMap::new(),
             lives: 0,
             absences: 0,
             stopped: false,
         }
     }
 
-    /// A new connection.
-    pub fn join(&mut self, asks: &Asks) {
-        let id = self.ears.len();
-        self.ears.push(Ear::default());
+    /// Adds a connection.
+    pub fn join(&mut self, join: &Join) {
+        let id = self.expected.len();
+        self.expected.push(Expected::default());
         if self.stopped {
-            self.ears[id].closed = Some(CloseReason::ServerShutdown);
+            self.expected[id].closed = Some(CloseReason::ServerShutdown);
             return;
         }
-        if !self.make_room(&asks.room) {
+        if !self.find_or_create(&join.room) {
             return self.refuse(id, CloseReason::RoomLimit);
         }
-        let history = self.history;
-        let room = self.rooms.get_mut(&asks.room).unwrap();
-        let key = fold_case(&asks.name);
-        let own = room.members.get(&key).is_some_and(|member| Some(member.secret) == asks.claim);
+        let room = self.rooms.get_mut(&join.room).unwrap();
+        let key = fold_case(&join.name);
+        let own = room.members.get(&key).is_some_and(|member| Some(member.secret) == join.claim);
         if !own && room.members.contains_key(&key) {
             return self.refuse(id, CloseReason::NameTaken);
         }
         room.empty_since = None;
         let mut kept = Vec::new();
         if own {
-            match std::mem::replace(&mut room.members.get_mut(&key).unwrap().place, Place::Here(id))
-            {
-                Place::Here(old) => {
-                    self.ears[old].room = None;
-                    self.ears[old].closed = Some(CloseReason::Replaced);
+            let seat = &mut room.members.get_mut(&key).unwrap().seat;
+            match std::mem::replace(seat, Seat::Connected(id)) {
+                Seat::Connected(old) => {
+                    self.expected[old].room = None;
+                    self.expected[old].closed = Some(CloseReason::Replaced);
                 }
-                Place::Away { kept: its, .. } => kept = its,
+                Seat::Absent { kept: messages, .. } => kept = messages,
             }
         } else {
-            let secret = asks
-                .claim
-                .filter(|&claim| room.remembers(&key, claim, history))
-                .unwrap_or(asks.fresh);
-            room.members.insert(
-                key.clone(),
-                Member { name: asks.name.clone(), secret, place: Place::Here(id) },
-            );
+            let is_author = |&secret: &Secret| {
+                room.has_author(&Author { key: key.clone(), secret }, self.history)
+            };
+            let secret = join.claim.filter(is_author).unwrap_or(join.fresh);
+            let member = Member { name: join.name.clone(), secret, seat: Seat::Connected(id) };
+            room.members.insert(key.clone(), member);
         }
+        self.greet(id, join, key, kept);
+        if !own {
+            let (user, room) = (&join.name, &join.room);
+            let content = format!("{user} joined");
+            let notice = json!({
+                "type": "join", "user": user, "content": content, "room": room, "ts": self.now,
+            });
+            self.send_to_all(room, &notice);
+        }
+    }
+
+    /// Sends the welcome and what follows it: public messages, with the kept ones in their places.
+    fn greet(&mut self, id: Id, join: &Join, key: String, kept: Vec<KeptMessage>) {
+        let room = &self.rooms[&join.room];
         let member = &room.members[&key];
-        let missed = asks
-            .resume
-            .and_then(|(life, since)| room.seq().checked_sub(since).filter(|_| life == room.life));
-        let missed = missed.filter(|&missed| missed <= history as u64);
-        let following = missed.unwrap_or(room.seq().min(history as u64));
+        let missed = room.missed(join.resume, self.history);
+        let following = missed.unwrap_or(room.seq().min(self.history as u64));
         let mut users: Vec<&str> = room.members.values().map(|member| &*member.name).collect();
         users.sort_unstable();
-        let ear = &mut self.ears[id];
-        (ear.room, ear.key) = (Some(asks.room.clone()), key);
-        ear.due.push(json!({
-            "type": "welcome", "user": member.name, "room": asks.room, "users": users, "epoch": room.life, "seq": room.seq(),
-            "history": following, "recovered": missed.is_some(), "session": hex(member.secret), "ts": self.now,
+        let expected = &mut self.expected[id];
+        (expected.room, expected.key) = (Some(join.room.clone()), key);
+        expected.messages.push(json!({
+            "type": "welcome", "user": member.name, "room": join.room, "users": users,
+            "epoch": room.life, "seq": room.seq(), "history": following,
+            "recovered": missed.is_some(), "session": hex(member.secret), "ts": self.now,
         }));
         let mut kept = kept.into_iter().peekable();
-        for (message, _, _) in &room.said[room.said.len() - following as usize..] {
-            while let Some(kept) =
-                kept.next_if(|kept| kept.after < message["seq"].as_u64().unwrap())
-            {
-                ear.due.push(kept.message);
+        for (message, _) in &room.public[room.public.len() - following as usize..] {
+            let seq = message["seq"].as_u64().unwrap();
+            while let Some(kept) = kept.next_if(|kept| kept.after < seq) {
+                expected.messages.push(kept.message);
             }
-            ear.due.push(message.clone());
+            expected.messages.push(message.clone());
         }
-        ear.due.extend(kept.map(|kept| kept.message));
-        if !own {
-            let content = format!("{} joined", asks.name);
-            let notice = json!({"type": "join", "user": asks.name, "content": content, "room": asks.room, "ts": self.now});
-            self.tell_all(&asks.room, &notice);
-        }
+        expected.messages.extend(kept.map(|kept| kept.message));
     }
 
     fn refuse(&mut self, id: Id, reason: CloseReason) {
-        self.ears[id].closed = Some(reason);
-        // Its time is its own.
-        self.ears[id].due.push(json!({"type": "error", "code": reason.name()}));
+        self.expected[id].closed = Some(reason);
+        // A refusal has a time of its own, which the model does not know.
+        self.expected[id].messages.push(json!({"type": "error", "code": reason.name()}));
     }
 
-    /// Whether there is such a room now.
-    fn make_room(&mut self, name: &str) -> bool {
+    /// Creates the room if need be. False if there can't be another room.
+    fn find_or_create(&mut self, name: &str) -> bool {
         if self.rooms.contains_key(name) {
             return true;
         }
@@ -236,8 +253,8 @@ impl Model {
         self.lives += 1;
         let room = Room {
             life: self.lives,
-            said: Vec::new(),
-            whispered: Vec::new(),
+            public: Vec::new(),
+            private: Vec::new(),
             known: HashMap::new(),
             members: BTreeMap::new(),
             empty_since: Some(self.lives),
@@ -246,9 +263,9 @@ impl Model {
         true
     }
 
-    pub fn say(&mut self, id: Id, content: &str, reference: &Option<String>) {
-        let Some(name) = self.ears[id].room.clone() else { return };
-        let key = self.ears[id].key.clone();
+    pub fn publish(&mut self, id: Id, content: &str, reference: &Option<String>) {
+        let Some(name) = self.expected[id].room.clone() else { return };
+        let key = self.expected[id].key.clone();
         let room = self.rooms.get_mut(&name).unwrap();
         let member = &room.members[&key];
         let secret = member.secret;
@@ -256,120 +273,121 @@ impl Model {
             && known.to.is_none()
             && known.content == content
         {
-            let again = room.said[known.number as usize - 1].0.clone();
-            return self.ears[id].due.push(again);
+            let again = room.public[known.number as usize - 1].0.clone();
+            return self.expected[id].messages.push(again);
         }
         let number = room.seq() + 1;
         let mut message = json!({
-            "type": "public", "user": member.name, "content": content, "room": name, "seq": number, "ts": self.now,
+            "type": "public", "user": member.name, "content": content, "room": name,
+            "seq": number, "ts": self.now,
         });
-        note(&mut message, reference);
+        add_reference(&mut message, reference);
         if let Some(reference) = reference {
             let known = Known { to: None, content: content.to_owned(), number };
             room.known.insert((secret, reference.clone()), known);
         }
-        room.said.push((message.clone(), key, secret));
-        self.tell_all(&name, &message);
+        room.public.push((message.clone(), Author { key, secret }));
+        self.send_to_all(&name, &message);
     }
 
     pub fn whisper(&mut self, id: Id, to: &str, content: &str, reference: &Option<String>) {
-        let Some(name) = self.ears[id].room.clone() else { return };
-        let key = self.ears[id].key.clone();
+        let Some(name) = self.expected[id].room.clone() else { return };
+        let key = self.expected[id].key.clone();
         let room = self.rooms.get_mut(&name).unwrap();
-        let (sender, secret) = (room.members[&key].name.clone(), room.members[&key].secret);
+        let (user, secret) = (room.members[&key].name.clone(), room.members[&key].secret);
+        let author = Author { key, secret };
         let target = fold_case(to);
         let known = Known { to: Some(target.clone()), content: content.to_owned(), number: 0 };
         let arrived = room
             .known(secret, reference, self.history)
             .is_some_and(|it| Known { number: 0, ..it.clone() } == known);
-        let mut error = json!({"type": "error", "code": "no_such_user", "ts": self.now});
-        note(&mut error, reference);
+        let error = no_such_user(reference, self.now);
         let member = room.members.get_mut(&target);
         let Some(shown) =
             member.as_ref().map(|member| member.name.clone()).or(arrived.then(|| to.to_owned()))
         else {
-            return self.ears[id].due.push(error);
+            return self.expected[id].messages.push(error);
         };
         let mut message = json!({
-            "type": "private", "user": sender, "to": shown, "content": content, "room": name, "ts": self.now,
+            "type": "private", "user": user, "to": shown, "content": content, "room": name,
+            "ts": self.now,
         });
-        note(&mut message, reference);
-        let (seq, after) = (room.whispered.len() as u64 + 1, room.said.len() as u64);
-        match member.map(|member| &mut member.place) {
-            _ if arrived => return self.ears[id].due.push(message),
-            Some(Place::Away { kept, .. }) => {
-                let sender = Some(Sender {
-                    key: key.clone(),
-                    secret,
-                    reference: reference.clone(),
-                    number: seq,
-                });
-                if !keep(kept, Kept { message: message.clone(), after, sender }) {
-                    return self.ears[id].due.push(error);
+        add_reference(&mut message, reference);
+        let (number, after) = (room.private.len() as u64 + 1, room.public.len() as u64);
+        match member.map(|member| &mut member.seat) {
+            _ if arrived => return self.expected[id].messages.push(message),
+            Some(Seat::Absent { kept, .. }) => {
+                let reference = reference.clone();
+                let sender = Some(Sender { author: author.clone(), reference, number });
+                if !keep(kept, KeptMessage { message: message.clone(), after, sender }) {
+                    return self.expected[id].messages.push(error);
                 }
             }
-            Some(Place::Here(other)) if *other != id => self.ears[*other].due.push(message.clone()),
+            Some(Seat::Connected(other)) if *other != id => {
+                self.expected[*other].messages.push(message.clone());
+            }
             _ => {}
         }
-        self.ears[id].due.push(message);
+        self.expected[id].messages.push(message);
         if let Some(reference) = reference {
-            room.whispered.push((key, secret));
-            room.known.insert((secret, reference.clone()), Known { number: seq, ..known });
+            room.private.push(author);
+            room.known.insert((secret, reference.clone()), Known { number, ..known });
         }
     }
 
-    pub fn complain(&mut self, id: Id, reference: &Option<String>) {
-        if self.ears[id].room.is_some() {
+    /// Replies to something that is not JSON.
+    pub fn reply_error(&mut self, id: Id, reference: &Option<String>) {
+        if self.expected[id].room.is_some() {
             let mut error = json!({"type": "error", "code": "bad_json", "ts": self.now});
-            note(&mut error, reference);
-            self.ears[id].due.push(error);
+            add_reference(&mut error, reference);
+            self.expected[id].messages.push(error);
         }
     }
 
-    /// The connection has ended.
+    /// Ends a connection. Its member leaves, or is absent for the grace.
     pub fn end(&mut self, id: Id, reason: CloseReason) {
-        let Some(name) = self.ears[id].room.take() else { return };
-        self.ears[id].closed = Some(reason);
-        let key = self.ears[id].key.clone();
+        let Some(name) = self.expected[id].room.take() else { return };
+        self.expected[id].closed = Some(reason);
+        let key = self.expected[id].key.clone();
         let members = &mut self.rooms.get_mut(&name).unwrap().members;
         if reason == CloseReason::ClientClosed || self.grace == 0 {
             let member = members.remove(&key).unwrap();
             let notice = self.leave_notice(&name, &member.name);
-            self.tell_all(&name, &notice);
+            self.send_to_all(&name, &notice);
             self.note_empty(&name);
         } else {
             self.absences += 1;
-            let place =
-                Place::Away { number: self.absences, due: self.now + self.grace, kept: Vec::new() };
-            members.get_mut(&key).unwrap().place = place;
+            let due = self.now + self.grace;
+            let seat = Seat::Absent { number: self.absences, due, kept: Vec::new() };
+            members.get_mut(&key).unwrap().seat = seat;
         }
     }
 
-    /// The queues of these were full at the end of a turn. Who of them goes first is open, and so
-    /// is whether one that is told at once hears of another before it goes itself.
+    /// Drops the connections whose queues were full at the end of a turn.
+    ///
+    /// The model does not know which of them goes first. So each may still receive the leave notice
+    /// of any other.
     pub fn evict(&mut self, ids: &[Id]) {
         let gone: Vec<_> = ids
             .iter()
-            .map(|&id| (id, self.ears[id].due.len(), self.ears[id].room.clone()))
+            .map(|&id| (id, self.expected[id].messages.len(), self.expected[id].room.clone()))
             .collect();
         let mut leaves = Vec::new();
         for (id, _, room) in &gone {
             let room = room.as_ref().expect("a connection that lives is in a room");
-            leaves.push((
-                *id,
-                self.leave_notice(room, &self.rooms[room].members[&self.ears[*id].key].name),
-            ));
+            let member = &self.rooms[room].members[&self.expected[*id].key];
+            leaves.push((*id, self.leave_notice(room, &member.name)));
             self.end(*id, CloseReason::TooSlow);
         }
         if self.grace > 0 {
             return;
         }
-        for (id, heard, room) in gone {
+        for (id, before, room) in gone {
             let others = leaves
                 .iter()
                 .filter(|(other, leave)| *other != id && room.as_deref() == leave["room"].as_str());
-            self.ears[id].due.truncate(heard);
-            self.ears[id].due.extend(others.map(|(_, leave)| leave.clone()));
+            self.expected[id].messages.truncate(before);
+            self.expected[id].messages.extend(others.map(|(_, leave)| leave.clone()));
         }
     }
 
@@ -378,7 +396,7 @@ impl Model {
         json!({"type": "leave", "user": user, "content": content, "room": room, "ts": self.now})
     }
 
-    /// Time passes.
+    /// Lets time pass.
     pub fn wait(&mut self, time: u64) {
         self.now += time;
         while let Some((_, name, key)) = self.first_overdue() {
@@ -390,21 +408,22 @@ impl Model {
         let room = self.rooms.get_mut(name).unwrap();
         let member = room.members.remove(key).unwrap();
         let notice = self.leave_notice(name, &member.name);
-        self.tell_all(name, &notice);
-        let Place::Away { kept, .. } = member.place else { unreachable!() };
+        self.send_to_all(name, &notice);
+        let Seat::Absent { kept, .. } = member.seat else { unreachable!() };
         for sender in kept.into_iter().filter_map(|kept| kept.sender) {
-            self.not_delivered(name, &sender);
+            self.notify_undelivered(name, &sender);
         }
         self.note_empty(name);
     }
 
-    /// Empties the room of those of which all members are absent whose first absence is oldest.
+    /// Drops the members of a room in which all are absent. Of several such rooms, takes the one
+    /// with the oldest absence.
     fn give_up_deserted(&mut self) {
         let mut deserted = Vec::new();
         for (name, room) in &self.rooms {
-            let absences = room.members.iter().map(|(key, member)| match member.place {
-                Place::Away { number, .. } => Some((number, key.clone())),
-                Place::Here(_) => None,
+            let absences = room.members.iter().map(|(key, member)| match member.seat {
+                Seat::Absent { number, .. } => Some((number, key.clone())),
+                Seat::Connected(_) => None,
             });
             let Some(mut absences) =
                 absences.collect::<Option<Vec<_>>>().filter(|all| !all.is_empty())
@@ -424,8 +443,8 @@ impl Model {
             .rooms
             .iter()
             .flat_map(|(name, room)| room.members.iter().map(move |member| (name, member)));
-        let overdue = all.filter_map(|(name, (key, member))| match member.place {
-            Place::Away { number, due, .. } if due <= self.now => {
+        let overdue = all.filter_map(|(name, (key, member))| match member.seat {
+            Seat::Absent { number, due, .. } if due <= self.now => {
                 Some((number, name.clone(), key.clone()))
             }
             _ => None,
@@ -433,15 +452,12 @@ impl Model {
         overdue.min()
     }
 
-    fn not_delivered(
-        &mut self,
-        name: &str,
-        Sender { key: by, secret, reference, number }: &Sender,
-    ) {
+    fn notify_undelivered(&mut self, name: &str, sender: &Sender) {
+        let Sender { author, reference, number } = sender;
         let room = self.rooms.get_mut(name).unwrap();
         if let Some(reference) = reference {
-            let known = (*secret, reference.clone());
-            // By now its `ref` may stand for another message.
+            let known = (author.secret, reference.clone());
+            // By now, its `ref` may stand for another message.
             if room
                 .known
                 .get(&known)
@@ -450,18 +466,14 @@ impl Model {
                 room.known.remove(&known);
             }
         }
-        let mut message = json!({"type": "error", "code": "no_such_user", "ts": self.now});
-        note(&mut message, reference);
+        let message = no_such_user(reference, self.now);
         let after = room.seq();
-        match room
-            .members
-            .get_mut(by)
-            .filter(|member| member.secret == *secret)
-            .map(|member| &mut member.place)
+        let member = room.members.get_mut(&author.key);
+        match member.filter(|member| member.secret == author.secret).map(|member| &mut member.seat)
         {
-            Some(Place::Here(id)) => self.ears[*id].due.push(message),
-            Some(Place::Away { kept, .. }) => {
-                keep(kept, Kept { message, after, sender: None });
+            Some(Seat::Connected(id)) => self.expected[*id].messages.push(message),
+            Some(Seat::Absent { kept, .. }) => {
+                keep(kept, KeptMessage { message, after, sender: None });
             }
             None => {}
         }
@@ -469,9 +481,9 @@ impl Model {
 
     pub fn stop(&mut self) {
         self.stopped = true;
-        for ear in self.ears.iter_mut().filter(|ear| ear.room.is_some()) {
-            ear.room = None;
-            ear.closed = Some(CloseReason::ServerShutdown);
+        for expected in self.expected.iter_mut().filter(|expected| expected.room.is_some()) {
+            expected.room = None;
+            expected.closed = Some(CloseReason::ServerShutdown);
         }
         self.rooms.clear();
     }
@@ -484,17 +496,17 @@ impl Model {
         }
     }
 
-    fn tell_all(&mut self, room: &str, message: &Value) {
+    fn send_to_all(&mut self, room: &str, message: &Value) {
         for member in self.rooms[room].members.values() {
-            if let Place::Here(id) = member.place {
-                self.ears[id].due.push(message.clone());
+            if let Seat::Connected(id) = member.seat {
+                self.expected[id].messages.push(message.clone());
             }
         }
     }
 }
 
-/// Keeps a message for one who is away, if there is room.
-fn keep(kept: &mut Vec<Kept>, message: Kept) -> bool {
+/// Keeps a message for an absent member. False if there is no space for it.
+fn keep(kept: &mut Vec<KeptMessage>, message: KeptMessage) -> bool {
     let bytes: usize =
         kept.iter().chain([&message]).map(|kept| kept.message.to_string().len()).sum();
     let fits = kept.is_empty() || kept.len() < KEPT_MAX && bytes <= KEPT_BYTES_MAX;
@@ -504,12 +516,18 @@ fn keep(kept: &mut Vec<Kept>, message: Kept) -> bool {
     fits
 }
 
-/// A secret as the wire shows it.
+/// Returns a secret as the wire shows it.
 pub fn hex(secret: Secret) -> String {
     format!("{secret:032x}")
 }
 
-fn note(message: &mut Value, reference: &Option<String>) {
+fn no_such_user(reference: &Option<String>, now: u64) -> Value {
+    let mut error = json!({"type": "error", "code": "no_such_user", "ts": now});
+    add_reference(&mut error, reference);
+    error
+}
+
+fn add_reference(message: &mut Value, reference: &Option<String>) {
     if let Some(reference) = reference {
         message["ref"] = json!(reference);
     }

@@ -1,4 +1,4 @@
-//! The program as a process of its own: its address, its log, its signals, its end.
+//! The program as a process: its addresses, its log, signals to it, and its end.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::eventually;
 
+/// Returns a command that runs parlour with `options`, and pipes its output to the test.
 pub fn command(options: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_parlour"));
     command
@@ -20,18 +21,18 @@ pub fn command(options: &[&str]) -> Command {
     command
 }
 
-/// A running server.
+/// A server in a process of its own.
 pub struct Program {
     child: Child,
     pub address: SocketAddr,
-    /// Where `--metrics-listen` listens.
+    /// Where it listens for scrapers, if it has `--metrics-listen`.
     pub metrics: Option<SocketAddr>,
     log: Arc<Mutex<String>>,
     logging: Option<JoinHandle<()>>,
 }
 
 impl Drop for Program {
-    /// A test that fails leaves nothing running.
+    /// Kills the process, so that a test that fails leaves nothing running.
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -39,12 +40,13 @@ impl Drop for Program {
 }
 
 impl Program {
+    /// Starts the server, and waits until it listens.
     pub fn start(command: &mut Command) -> Program {
         let mut child = command.spawn().expect("the program starts");
         let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
         let mut log = String::new();
         let address = loop {
-            assert_ne!(stderr.read_line(&mut log).expect("text"), 0, "it ended: {log}");
+            assert_ne!(stderr.read_line(&mut log).expect("text"), 0, "the server ended: {log}");
             if let Some(address) = address_after("listening on http://", &log) {
                 break address;
             }
@@ -66,7 +68,7 @@ impl Program {
         self.child.id()
     }
 
-    /// What it has logged so far.
+    /// Returns the log so far.
     pub fn logged(&self) -> String {
         self.log.lock().unwrap().clone()
     }
@@ -77,22 +79,39 @@ impl Program {
         assert!(status.expect("kill").success());
     }
 
+    /// Stops the server with SIGTERM, which must succeed. Returns the log.
+    pub fn stop(self) -> String {
+        self.signal("TERM");
+        let (status, log) = self.ended();
+        assert!(status.success(), "{status}: {log}");
+        log
+    }
+
+    /// Waits until the server has ended. Returns its status and its log.
     pub fn ended(mut self) -> (ExitStatus, String) {
-        let status = eventually("its end", || self.child.try_wait().expect("a child"));
-        self.logging.take().expect("it ends once").join().expect("a log");
+        let status = eventually("the server's end", || self.child.try_wait().expect("a child"));
+        self.logging.take().expect("only one caller waits for the end").join().expect("a log");
         (status, self.logged())
     }
 }
 
-/// The address that follows `words` in the log.
+/// Returns the address that follows `words` in the log.
 fn address_after(words: &str, log: &str) -> Option<SocketAddr> {
     let (_, rest) = log.split_once(words)?;
     Some(rest.split('/').next()?.parse().expect("an address"))
 }
 
-/// The log has `line` not more often than once a second since `start`.
-pub fn assert_told_seldom(program: &Program, line: &str, start: Instant) {
+/// Asserts that the log has `text`, and no more than once a second since `start`.
+pub fn assert_logged_rarely(program: &Program, text: &str, start: Instant) {
     let log = program.logged();
-    let (lines, elapsed) = (log.matches(line).count() as u64, start.elapsed());
-    assert!(lines >= 1 && lines <= elapsed.as_secs() + 1, "{lines} in {elapsed:?}: {log}");
+    let (times, elapsed) = (log.matches(text).count() as u64, start.elapsed());
+    assert!(times >= 1 && times <= elapsed.as_secs() + 1, "{times} in {elapsed:?}: {log}");
+}
+
+/// Asserts that `output` contains each of `parts`.
+#[track_caller]
+pub fn assert_contains(output: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(output.contains(part), "{part:?} in {output}");
+    }
 }

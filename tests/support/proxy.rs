@@ -1,4 +1,4 @@
-//! A line that breaks where a test wants it: a TCP proxy in front of the server.
+//! A TCP proxy in front of the server, which breaks connections where a test wants it.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -13,21 +13,21 @@ use socket2::SockRef;
 /// Bytes copied at a time.
 const CHUNK_BYTES: usize = 4096;
 
-/// What befalls a line.
+/// What goes wrong with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Both sides see the end of the stream.
     Cut,
-    /// Both sides see a reset, which also takes what they have not read yet.
+    /// Both sides see a reset. What they have not read yet is lost.
     Reset,
-    /// Nothing arrives any more in this direction, and nobody is told. The other direction works,
-    /// until the one who waits hangs up; the other side does not hear of that either.
+    /// Nothing arrives in this direction any more, and neither side notices. The other direction
+    /// works until the side that waits hangs up, which the other side does not notice either.
     Stall,
-    /// What follows comes later.
+    /// What follows arrives later by this much.
     Delay(Duration),
 }
 
-/// What befalls one connection, and after how many bytes of each direction.
+/// The faults of one connection, and after how many bytes in each direction they happen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// From the client to the server, in the order of the bytes.
@@ -37,19 +37,18 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// A fault on the way from the client to the server.
+    /// Plans one fault on the way from the client to the server.
     pub fn up(bytes: usize, fault: Fault) -> Plan {
         Plan { up: vec![(bytes, fault)], down: Vec::new() }
     }
 
-    /// A fault on the way from the server to the client.
+    /// Plans one fault on the way from the server to the client.
     pub fn down(bytes: usize, fault: Fault) -> Plan {
         Plan { up: Vec::new(), down: vec![(bytes, fault)] }
     }
 }
 
-/// A proxy. Its connections follow the plans it has been given, one each; without a plan nothing
-/// befalls them.
+/// A running proxy. Each connection follows the next plan. Without a plan, nothing goes wrong.
 pub struct Proxy {
     pub address: SocketAddr,
     shared: Arc<State>,
@@ -61,17 +60,17 @@ struct State {
     plans: Mutex<VecDeque<Plan>>,
     open: Mutex<Vec<Arc<Link>>>,
     stopping: AtomicBool,
-    /// Faults that have happened.
+    /// How many faults have happened.
     faults: AtomicUsize,
 }
 
-/// The two halves of a line.
+/// A connection through the proxy.
 struct Link {
     client: TcpStream,
     server: TcpStream,
-    /// The server must not hear that the client has hung up.
+    /// The server must not notice that the client hangs up.
     stalled: AtomicBool,
-    /// Nothing of the server's arrives any more.
+    /// Nothing from the server arrives any more.
     muted: AtomicBool,
     ended: AtomicBool,
 }
@@ -83,8 +82,8 @@ impl Link {
         }
         for stream in [&self.client, &self.server] {
             let _ = match fault {
-                // Tells the other side nothing, but ends the other direction's read. The last one
-                // to drop the link resets it.
+                // Sends nothing yet, but ends the read of the other direction. Whichever thread
+                // drops the link last resets both streams.
                 Fault::Reset => SockRef::from(stream)
                     .set_linger(Some(Duration::ZERO))
                     .and_then(|()| stream.shutdown(Shutdown::Read)),
@@ -112,12 +111,12 @@ impl Proxy {
         Proxy { address, shared, accepting: Some(accepting) }
     }
 
-    /// What befalls the connections to come, in their order.
+    /// Adds plans for the next connections, in their order.
     pub fn plan(&self, plans: impl IntoIterator<Item = Plan>) {
         self.shared.plans.lock().unwrap().extend(plans);
     }
 
-    /// Cuts every line that is open now.
+    /// Resets every connection that is open now.
     pub fn cut_all(&self) {
         for link in self.shared.open.lock().unwrap().drain(..) {
             link.end(Fault::Reset);
@@ -125,7 +124,7 @@ impl Proxy {
         }
     }
 
-    /// Stalls every line that is open now, on the way from the server to the client.
+    /// Stalls every connection that is open now, on the way from the server to the client.
     pub fn stall_all(&self) {
         for link in self.shared.open.lock().unwrap().iter() {
             link.stalled.store(true, Ordering::SeqCst);
@@ -134,7 +133,7 @@ impl Proxy {
         }
     }
 
-    /// Faults that have happened so far.
+    /// Returns how many faults have happened so far.
     pub fn faults(&self) -> usize {
         self.shared.faults.load(Ordering::SeqCst)
     }
@@ -157,7 +156,7 @@ fn accept(listener: &TcpListener, shared: &Arc<State>) {
         }
         let Ok(client) = client else { continue };
         let plan = shared.plans.lock().unwrap().pop_front().unwrap_or_default();
-        // A server that is gone is a line that does not come about.
+        // If the server is gone, the client is hung up on.
         let Ok(server) = TcpStream::connect(shared.upstream) else { continue };
         let _ = client.set_nodelay(true);
         let _ = server.set_nodelay(true);
@@ -173,10 +172,8 @@ fn accept(listener: &TcpListener, shared: &Arc<State>) {
 
 /// Copies one direction until it ends.
 fn copy(link: &Arc<Link>, shared: &State, faults: Vec<(usize, Fault)>, upward: bool) {
-    let (mut from, mut to) = match upward {
-        true => (&link.client, &link.server),
-        false => (&link.server, &link.client),
-    };
+    let (mut from, mut to) =
+        if upward { (&link.client, &link.server) } else { (&link.server, &link.client) };
     let mut faults = faults.into_iter().peekable();
     let mut copied = 0;
     let mut silent = false;
@@ -208,7 +205,7 @@ fn copy(link: &Arc<Link>, shared: &State, faults: Vec<(usize, Fault)>, upward: b
             silent = true;
         }
     }
-    // A stalled line looks alive to the server until the server itself ends it.
+    // A stalled connection looks alive to the server until the server itself ends it.
     if !upward || !link.stalled.load(Ordering::SeqCst) {
         link.end(Fault::Cut);
         shared.open.lock().unwrap().retain(|other| !Arc::ptr_eq(other, link));

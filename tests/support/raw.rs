@@ -1,10 +1,9 @@
-//! A client that is nobody's library: requests and frames by hand, byte by byte where a test wants
-//! it.
+//! Requests and frames made by hand, for what no WebSocket library would send.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{DEADLINE, TestServer};
 
@@ -16,14 +15,24 @@ pub const PONG: u8 = 0xA;
 pub const FIN: u8 = 0x80;
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// A frame as a client must send it: `first` is FIN, the reserved bits and the opcode.
+/// Returns a frame as a client must send it. `first` has FIN, the reserved bits and the opcode.
 pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = header(first, payload.len() as u64);
     frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
     frame
 }
 
-/// The header of a masked frame that announces `length` bytes.
+/// Returns a text frame with `message`.
+pub fn text(message: &Value) -> Vec<u8> {
+    masked(FIN | TEXT, message.to_string().as_bytes())
+}
+
+/// Returns a text frame with a public message.
+pub fn public(content: &str) -> Vec<u8> {
+    text(&json!({"type": "public", "content": content}))
+}
+
+/// Returns the header of a masked frame of `length` bytes.
 pub fn header(first: u8, length: u64) -> Vec<u8> {
     let mut header = vec![first];
     match length {
@@ -41,7 +50,7 @@ pub fn header(first: u8, length: u64) -> Vec<u8> {
     header
 }
 
-/// The frames that stand in `bytes`, each its first byte and its payload; the rest is left.
+/// Takes all whole frames from `bytes`: of each, its first byte and its payload.
 pub fn frames(bytes: &mut Vec<u8>) -> Vec<(u8, Vec<u8>)> {
     let mut frames = Vec::new();
     while let Some((header, length)) = unmasked_header(bytes) {
@@ -54,7 +63,7 @@ pub fn frames(bytes: &mut Vec<u8>) -> Vec<(u8, Vec<u8>)> {
     frames
 }
 
-/// Length of the header that `bytes` begin with, and of the payload that it announces.
+/// Returns the length of the header that `bytes` begin with, and of its payload.
 fn unmasked_header(bytes: &[u8]) -> Option<(usize, usize)> {
     let second = *bytes.get(1)?;
     assert_eq!(second & 0x80, 0, "a server must not mask (RFC 6455, 5.1)");
@@ -68,12 +77,12 @@ fn unmasked_header(bytes: &[u8]) -> Option<(usize, usize)> {
     }
 }
 
-/// Sends `request` and returns everything that comes until the server closes, which is text.
+/// Sends `request`, and returns what comes until the server closes, which must be text.
 pub fn exchange(address: SocketAddr, request: &[u8]) -> String {
     String::from_utf8(exchange_bytes(address, request)).expect("text")
 }
 
-/// Sends `request` and returns everything that comes until the server closes.
+/// Sends `request`, and returns what comes until the server closes.
 pub fn exchange_bytes(address: SocketAddr, request: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).expect("the server listens");
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -83,7 +92,12 @@ pub fn exchange_bytes(address: SocketAddr, request: &[u8]) -> Vec<u8> {
     response
 }
 
-/// The head of an upgrade as RFC 6455 prints it.
+/// Requests `path`, and returns the response with its head.
+pub fn get(address: SocketAddr, path: &str) -> String {
+    exchange(address, format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())
+}
+
+/// Returns the head of an upgrade, with the key that RFC 6455 has as its example.
 pub fn upgrade(query: &str) -> String {
     format!(
         "GET /ws?{query} HTTP/1.1\r\nHost: parlour\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\
@@ -91,17 +105,19 @@ pub fn upgrade(query: &str) -> String {
     )
 }
 
-/// An upgraded connection.
+/// A chat client that sends and receives whole frames, whatever is in them.
 pub struct RawClient {
     pub stream: TcpStream,
     received: Vec<u8>,
 }
 
 impl RawClient {
+    /// Connects to `/ws` with `query`, and reads the response head.
     pub fn connect(server: &TestServer, query: &str) -> RawClient {
         RawClient::connect_to(server.address, query)
     }
 
+    /// Does the same for a server that is known by its address.
     pub fn connect_to(address: SocketAddr, query: &str) -> RawClient {
         let mut stream = TcpStream::connect(address).expect("the server listens");
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -130,7 +146,7 @@ impl RawClient {
         self.stream.write_all(bytes).expect("the connection is open");
     }
 
-    /// The next frame: its first byte and its payload. `None` at a clean end of the stream.
+    /// Returns the next frame: its first byte and its payload. `None` at a clean end of the stream.
     pub fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
         loop {
             if let Some((header, length)) = unmasked_header(&self.received)
@@ -145,7 +161,7 @@ impl RawClient {
             match self.stream.read(&mut chunk) {
                 Ok(0) => return None,
                 Ok(n) => self.received.extend(&chunk[..n]),
-                // As after a Ctrl-Z and fg.
+                // A signal came, as after Ctrl-Z and `fg`.
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     panic!("no frame before the deadline")
@@ -155,7 +171,7 @@ impl RawClient {
         }
     }
 
-    /// The next text message of type `kind`; others are skipped.
+    /// Returns the next message of type `kind`. Skips others.
     pub fn next_of(&mut self, kind: &str) -> Value {
         loop {
             let (first, payload) = self.frame().expect("the connection is open");
@@ -168,7 +184,19 @@ impl RawClient {
         }
     }
 
-    /// The next frame that is no text.
+    /// Sends long public messages until somebody in the room leaves.
+    pub fn talk_until_leave(&mut self) {
+        let message = public(&"x".repeat(4000));
+        loop {
+            self.send(&message);
+            let (_, received) = self.frame().expect("the connection is open");
+            if received.starts_with(br#"{"type":"leave""#) {
+                return;
+            }
+        }
+    }
+
+    /// Returns the next frame that is not a text. Skips texts.
     pub fn control(&mut self) -> (u8, Vec<u8>) {
         loop {
             let frame = self.frame().expect("the connection is open");
@@ -178,7 +206,7 @@ impl RawClient {
         }
     }
 
-    /// Reads on until the server's close frame and the clean end behind it: the code and the
+    /// Reads until the server closes the connection, and the stream ends. Returns the code and the
     /// reason.
     pub fn closed(&mut self) -> (u16, String) {
         let payload = loop {

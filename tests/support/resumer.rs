@@ -1,6 +1,5 @@
-//! A client that does what the protocol asks of one whose line may break: it comes back with its
-//! session, asks for what it has missed, and sends again what it has no receipt for. It checks
-//! everything it is told.
+//! A client that survives broken connections as the protocol says: it comes back with its session,
+//! asks for what it missed, and sends again what was not confirmed. It checks all that it receives.
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -13,45 +12,45 @@ use tungstenite::{Message, WebSocket};
 
 use super::DEADLINE;
 
-/// Messages on their way without a receipt, at most.
+/// Maximum number of messages that are sent and not confirmed.
 const UNCONFIRMED_MAX: usize = 4;
-/// How long to wait for something that should come, at first. Each time in vain doubles it.
-const PATIENCE: Duration = Duration::from_millis(100);
-const PATIENCE_MAX: Duration = Duration::from_secs(4);
-/// How long one who was refused waits before it asks again.
+/// How long it first waits for something that should come. Each timeout doubles this.
+const TIMEOUT_FIRST: Duration = Duration::from_millis(100);
+const TIMEOUT_MAX: Duration = Duration::from_secs(4);
+/// How long it waits after a refusal before it tries again.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
-/// One person at a line that may break.
+/// A member whose connection may break.
 pub struct Resumer {
     address: SocketAddr,
     pub name: String,
     room: String,
     session: Option<String>,
     epoch: Option<String>,
-    /// The room's public messages so far, in their order and without a gap.
-    pub heard: Vec<Value>,
-    /// Private ones to it, and how many public ones it had heard before each.
-    pub whispers: Vec<(usize, Value)>,
-    /// Joins and leaves.
+    /// The room's public messages so far, in order and without a gap.
+    pub received: Vec<Value>,
+    /// Private messages to it, and how many public ones it had received before each.
+    pub private: Vec<(usize, Value)>,
+    /// The contents of all join and leave notices.
     pub notices: Vec<String>,
     to_send: VecDeque<Value>,
     unconfirmed: VecDeque<Value>,
-    /// Messages so far, for `ref`.
-    refs: usize,
-    patience: Duration,
-    /// Patience at first, and after something has come.
-    patience_first: Duration,
-    /// Connections begun.
+    /// How many messages have a `ref` so far.
+    references: usize,
+    timeout: Duration,
+    /// The timeout on the first connection, and after any message.
+    timeout_first: Duration,
+    /// How many connections it has made.
     pub connections: usize,
-    /// Everything that went over the wire, for people to read.
+    /// All that went over the wire, for people to read.
     pub wire: Vec<String>,
 }
 
-/// Why a conversation ended.
+/// How a connection ended.
 enum End {
-    /// What was wanted is there.
+    /// All that it waited for has come.
     Done,
-    /// The line broke, or nothing came that should have.
+    /// The connection broke, or something that should have come did not.
     Broken(String),
 }
 
@@ -63,87 +62,87 @@ impl Resumer {
             room: room.to_owned(),
             session: None,
             epoch: None,
-            heard: Vec::new(),
-            whispers: Vec::new(),
+            received: Vec::new(),
+            private: Vec::new(),
             notices: Vec::new(),
             to_send: VecDeque::new(),
             unconfirmed: VecDeque::new(),
-            refs: 0,
-            patience: PATIENCE,
-            patience_first: PATIENCE,
+            references: 0,
+            timeout: TIMEOUT_FIRST,
+            timeout_first: TIMEOUT_FIRST,
             connections: 0,
             wire: Vec::new(),
         }
     }
 
-    /// On a line that does not break: it never hangs up because nothing comes, whereby it might
-    /// lose a private message that was on its way.
-    pub fn on_a_good_line(mut self) -> Resumer {
-        (self.patience, self.patience_first) = (DEADLINE, DEADLINE);
+    /// Lets it wait until the deadline instead of hanging up early, since hanging up may lose a
+    /// private message on its way. For a connection that does not break.
+    pub fn patient(mut self) -> Resumer {
+        (self.timeout, self.timeout_first) = (DEADLINE, DEADLINE);
         self
     }
 
-    /// Wants to say something to everyone.
+    /// Queues a public message, which is sent while it runs.
     pub fn say(&mut self, content: &str) {
         self.send(json!({"type": "public", "content": content}));
     }
 
-    /// Wants to say something to one member.
+    /// Queues a private message, which is sent while it runs.
     pub fn whisper(&mut self, to: &str, content: &str) {
         self.send(json!({"type": "private", "to": to, "content": content}));
     }
 
     fn send(&mut self, mut message: Value) {
-        self.refs += 1;
-        message["ref"] = json!(format!("{}-{}", self.name, self.refs));
+        self.references += 1;
+        message["ref"] = json!(format!("{}-{}", self.name, self.references));
         self.to_send.push_back(message);
     }
 
-    /// Connects, as often as it takes, until it has as many messages, public ones and private ones
-    /// to it, and a receipt for each of its own.
+    /// Connects as often as it takes, until it has received this many public messages and private
+    /// messages to it, and all of its own are confirmed.
     pub fn run_until(&mut self, public: usize, private: usize) {
         let deadline = Instant::now() + DEADLINE;
-        while let End::Broken(why) = self.converse(public, private) {
+        while let End::Broken(why) = self.run_connection(public, private) {
             self.wire.push(format!("-- {why}"));
             assert!(
                 Instant::now() < deadline,
                 "{} has {} of {public} messages",
                 self.name,
-                self.heard.len()
+                self.received.len()
             );
         }
-        self.patience = self.patience_first;
+        self.timeout = self.timeout_first;
     }
 
     fn done(&self, public: usize, private: usize) -> bool {
-        let has_heard = self.heard.len() >= public && self.whispers.len() >= private;
-        // Its own join comes first of all, once.
-        has_heard
+        let has_received = self.received.len() >= public && self.private.len() >= private;
+        // Its own join comes before any other notice.
+        has_received
             && !self.notices.is_empty()
             && self.to_send.is_empty()
             && self.unconfirmed.is_empty()
     }
 
-    /// One connection's life.
-    fn converse(&mut self, public: usize, private: usize) -> End {
+    /// Connects once, and sends and receives until everything is done or the connection breaks.
+    fn run_connection(&mut self, public: usize, private: usize) -> End {
         let mut socket = match self.connect() {
             Ok(socket) => socket,
-            Err(error) => return self.impatient(format!("no connection: {error}")),
+            Err(error) => return self.timed_out(format!("no connection: {error}")),
         };
         let mut to_come = match self.read(&mut socket) {
             Ok(welcome) if welcome["type"] == "welcome" => self.welcomed(&welcome),
             Ok(refusal) => {
                 thread::sleep(RETRY_PAUSE);
-                return self.impatient(format!("refused: {}", refusal["code"]));
+                return self.timed_out(format!("refused: {}", refusal["code"]));
             }
             Err(end) => return end,
         };
-        // While the history comes nothing is sent: it may hold the receipts.
+        // Nothing is sent before the history is there, since it may confirm messages.
         while to_come > 0 {
             match self.read(&mut socket) {
                 Ok(message) => {
                     to_come -= usize::from(message["type"] == "public");
-                    self.hear(message);
+                    self.receive(message);
                 }
                 Err(end) => return end,
             }
@@ -163,11 +162,11 @@ impl Resumer {
                 }
             }
             match self.read(&mut socket) {
-                Ok(message) => self.hear(message),
+                Ok(message) => self.receive(message),
                 Err(end) => return end,
             }
         }
-        // Hung up like a phone in a tunnel, without a word: its place is kept for the next time.
+        // It hangs up without a close frame, so the server keeps its place for the next time.
         End::Done
     }
 
@@ -175,13 +174,13 @@ impl Resumer {
         self.connections += 1;
         let mut query = format!("name={}&room={}", self.name, self.room);
         if let (Some(session), Some(epoch)) = (&self.session, &self.epoch) {
-            query += &format!("&session={session}&epoch={epoch}&since={}", self.heard.len());
+            query += &format!("&session={session}&epoch={epoch}&since={}", self.received.len());
         }
         self.wire.push(format!("> GET /ws?{query}"));
         let stream = TcpStream::connect(self.address).map_err(|error| error.to_string())?;
-        // Who hangs up without a session locks itself out until the grace ends.
-        let patience = if self.session.is_some() { self.patience } else { DEADLINE };
-        stream.set_read_timeout(Some(patience)).map_err(|error| error.to_string())?;
+        // Without a session, hanging up would lock its name until the grace ends.
+        let timeout = if self.session.is_some() { self.timeout } else { DEADLINE };
+        stream.set_read_timeout(Some(timeout)).map_err(|error| error.to_string())?;
         let url = format!("ws://{}/ws?{query}", self.address);
         tungstenite::client(url, stream)
             .map(|(socket, _)| socket)
@@ -192,51 +191,52 @@ impl Resumer {
     fn welcomed(&mut self, welcome: &Value) -> usize {
         let (seq, history) = (number(welcome, "seq"), number(welcome, "history"));
         if let Some(session) = &self.session {
-            assert_eq!(welcome["session"], **session, "it is still the same member");
+            assert_eq!(welcome["session"], **session, "the same member as before");
             assert_eq!(welcome["recovered"], true, "the history is long enough");
-            assert_eq!(seq - history, self.heard.len(), "what follows begins where it stopped");
+            assert_eq!(seq - history, self.received.len(), "nothing missed, nothing twice");
         }
         assert_eq!(
             welcome["epoch"],
             **self.epoch.get_or_insert_with(|| text(welcome, "epoch")),
-            "the same life"
+            "the same epoch as before"
         );
         self.session = Some(text(welcome, "session"));
         history
     }
 
-    fn hear(&mut self, message: Value) {
-        self.patience = self.patience_first;
+    fn receive(&mut self, message: Value) {
+        self.timeout = self.timeout_first;
         match &*text(&message, "type") {
             "public" => {
                 assert_eq!(
                     number(&message, "seq"),
-                    self.heard.len() + 1,
-                    "{} hears no gap and no double",
+                    self.received.len() + 1,
+                    "{} receives each message once",
                     self.name
                 );
                 self.confirm(&message);
-                self.heard.push(message);
+                self.received.push(message);
             }
             "private" => {
                 self.confirm(&message);
                 if message["to"] == *self.name {
-                    self.whispers.push((self.heard.len(), message));
+                    self.private.push((self.received.len(), message));
                 }
             }
             "join" | "leave" => self.notices.push(text(&message, "content")),
-            _ => panic!("{} did nothing wrong: {message}", self.name),
+            _ => panic!("{} receives {message}", self.name),
         }
     }
 
-    /// A public message that was missed may be the receipt of a later message than a private one,
-    /// which was not.
+    /// Takes a message of its own from the unconfirmed ones, of which it must be the oldest of its
+    /// type. Of two types, a later one may be confirmed first: a missed public message follows the
+    /// welcome, a missed private one is confirmed when it is sent again.
     fn confirm(&mut self, message: &Value) {
         if message["user"] == *self.name
             && let Some(at) = self.unconfirmed.iter().position(|sent| sent["ref"] == message["ref"])
         {
             let earlier = self.unconfirmed.range(..at).find(|sent| sent["type"] == message["type"]);
-            assert_eq!(earlier, None, "{}'s messages keep their order", self.name);
+            assert_eq!(earlier, None, "the messages of {} keep their order", self.name);
             self.unconfirmed.remove(at);
         }
     }
@@ -251,22 +251,23 @@ impl Resumer {
     fn read(&mut self, socket: &mut WebSocket<TcpStream>) -> Result<Value, End> {
         loop {
             match socket.read() {
-                Ok(Message::Text(said)) => {
-                    self.wire.push(format!("< {said}"));
-                    return Ok(serde_json::from_str(&said).expect("each frame is one JSON object"));
+                Ok(Message::Text(text)) => {
+                    self.wire.push(format!("< {text}"));
+                    return Ok(serde_json::from_str(&text).expect("each frame is one JSON object"));
                 }
                 Ok(Message::Close(frame)) => return Err(End::Broken(format!("closed: {frame:?}"))),
                 Ok(_) => {}
                 Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
-                    return Err(self.impatient("nothing comes any more".to_owned()));
+                    return Err(self.timed_out("nothing came in time".to_owned()));
                 }
                 Err(error) => return Err(End::Broken(error.to_string())),
             }
         }
     }
 
-    fn impatient(&mut self, why: String) -> End {
-        self.patience = (2 * self.patience).min(PATIENCE_MAX);
+    /// Waits longer on the next connection.
+    fn timed_out(&mut self, why: String) -> End {
+        self.timeout = (2 * self.timeout).min(TIMEOUT_MAX);
         End::Broken(why)
     }
 }
@@ -280,7 +281,7 @@ fn number(message: &Value, key: &str) -> usize {
 }
 
 impl Drop for Resumer {
-    /// Shows a failing test's conversation.
+    /// Prints what went over the wire if the test fails.
     fn drop(&mut self) {
         if thread::panicking() {
             eprintln!("{}:\n{}", self.name, self.wire.join("\n"));

@@ -1,4 +1,4 @@
-//! What is counted, as a monitor sees it.
+//! The metrics, as a monitor reads them.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -9,17 +9,17 @@ use serde_json::json;
 
 use crate::support::eventually;
 use crate::support::program::{Program, command};
-use crate::support::raw::{CLOSE, FIN, RawClient, TEXT, exchange, masked, upgrade};
+use crate::support::raw::{CLOSE, FIN, RawClient, exchange, get, masked, text, upgrade};
 
 fn program() -> (Program, SocketAddr) {
     let options = ["--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", "--message-rate=0"];
     let program = Program::start(&mut command(&options));
-    let metrics = program.metrics.expect("it tells where");
+    let metrics = program.metrics.expect("a listener for scrapers");
     (program, metrics)
 }
 
 fn scrape(address: SocketAddr) -> String {
-    let response = exchange(address, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+    let response = get(address, "/metrics");
     let (head, body) = response.split_once("\r\n\r\n").expect("a head");
     assert!(
         head.starts_with("HTTP/1.1 200 ") && head.contains("text/plain; version=0.0.4"),
@@ -28,7 +28,7 @@ fn scrape(address: SocketAddr) -> String {
     body.to_owned()
 }
 
-/// Each series and its value.
+/// Returns each series with its value.
 fn series(address: SocketAddr) -> BTreeMap<String, f64> {
     let text = scrape(address);
     let samples = text.lines().filter(|line| !line.starts_with('#'));
@@ -40,12 +40,12 @@ fn series(address: SocketAddr) -> BTreeMap<String, f64> {
 }
 
 #[test]
-fn a_conversation_is_counted() {
+fn messages_connections_and_responses_are_counted() {
     let (program, metrics) = program();
     let before = series(metrics);
     assert_eq!(
         before["parlour_disconnects_total{code=\"1013\",reason=\"too_slow\"}"], 0.0,
-        "there before its first"
+        "a series is there before its first event"
     );
     let mut ann = RawClient::connect_to(program.address, "name=Ann");
     // The upgrade comes before the place in the room, so Bob waits until Ann has hers.
@@ -57,17 +57,17 @@ fn a_conversation_is_counted() {
         json!({"type": "private", "to": "Bob", "content": "psst"}),
         json!({"type": "private", "to": "Ann", "content": "to myself"}),
     ] {
-        ann.send(&masked(FIN | TEXT, message.to_string().as_bytes()));
+        ann.send(&text(&message));
     }
     bob.next_of("private");
     ann.next_of("private");
     ann.next_of("private");
     bob.send(&masked(FIN | CLOSE, &1000_u16.to_be_bytes()));
     ann.next_of("leave");
-    exchange(program.address, b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n");
+    get(program.address, "/nowhere");
     exchange(program.address, upgrade("").replace("13", "12").as_bytes());
 
-    // Each thing is counted by the thread that does it, when it has.
+    // Each event is counted by the thread it happens in, a moment later.
     let now = eventually("the counts", || {
         let now = series(metrics);
         (now["parlour_connections"] == 1.0 && now["parlour_clients"] == 1.0).then_some(now)
@@ -94,15 +94,14 @@ fn a_conversation_is_counted() {
     assert!(now["parlour_received_bytes_total"] > 100.0 && now["parlour_sent_bytes_total"] > 500.0);
     assert!(now["parlour_write_delay_seconds_count"] >= 5.0);
     assert!(now.keys().any(|name| name.starts_with("parlour_connections_max{limit=\"")));
-    program.signal("TERM");
-    assert!(program.ended().0.success());
+    program.stop();
 }
 
 #[test]
-fn a_full_server_counts_whom_it_refuses_under_the_name_that_the_log_has() {
+fn a_full_server_counts_refusals_under_the_name_in_the_log() {
     let options = ["--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", "--max-connections=1"];
     let program = Program::start(&mut command(&options));
-    let metrics = program.metrics.expect("it tells where");
+    let metrics = program.metrics.expect("a listener for scrapers");
     let mut ann = RawClient::connect_to(program.address, "name=Ann");
     ann.next_of("join");
     assert!(exchange(program.address, upgrade("name=Bob").as_bytes()).starts_with("HTTP/1.1 503 "));
@@ -110,13 +109,12 @@ fn a_full_server_counts_whom_it_refuses_under_the_name_that_the_log_has() {
     assert_eq!(now["parlour_refusals_total{reason=\"server_full\"}"], 1.0);
     assert_eq!(now["parlour_http_responses_total{status=\"503\"}"], 1.0);
     assert_eq!(now["parlour_connections_max{limit=\"--max-connections\"}"], 1.0);
-    program.signal("TERM");
-    let (status, log) = program.ended();
-    assert!(status.success() && log.contains("refused: 503 server_full"), "{log}");
+    let log = program.stop();
+    assert!(log.contains("refused: 503 server_full"), "{log}");
 }
 
 #[test]
-fn the_process_is_measured() {
+fn the_process_has_metrics() {
     let (program, metrics) = program();
     let before = series(metrics);
     assert!(
@@ -129,17 +127,16 @@ fn the_process_is_measured() {
     let now = series(metrics);
     assert_eq!(now["process_threads"], before["process_threads"] + 2.0);
     assert_eq!(now["process_open_fds"], before["process_open_fds"] + 1.0);
-    // Each of these costs it some; a tick is a hundredth of a second.
+    // Each scrape takes some time of the processor. A tick is a hundredth of a second.
     eventually("a tick", || {
         (series(metrics)["process_cpu_seconds_total"] > now["process_cpu_seconds_total"])
             .then_some(())
     });
-    program.signal("TERM");
-    assert!(program.ended().0.success());
+    program.stop();
 }
 
 #[test]
-fn an_absence_is_counted_until_it_ends() {
+fn absent_members_and_broken_connections_are_counted() {
     let (program, metrics) = program();
     let mut ann = RawClient::connect_to(program.address, "name=Ann");
     ann.next_of("join");
@@ -147,28 +144,22 @@ fn an_absence_is_counted_until_it_ends() {
     eventually("the absence", || (series(metrics)["parlour_absent_members"] == 1.0).then_some(()));
     let lost = "parlour_disconnects_total{code=\"1006\",reason=\"connection_lost\"}";
     eventually("the end", || (series(metrics)[lost] == 1.0).then_some(()));
-    program.signal("TERM");
-    assert!(program.ended().0.success());
+    program.stop();
 }
 
 #[test]
 fn metrics_have_a_listener_of_their_own() {
     let (program, metrics) = program();
-    assert!(
-        exchange(program.address, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-            .starts_with("HTTP/1.1 404 ")
-    );
-    assert!(exchange(metrics, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 404 "));
+    assert!(get(program.address, "/metrics").starts_with("HTTP/1.1 404 "));
+    assert!(get(metrics, "/").starts_with("HTTP/1.1 404 "));
     assert!(
         exchange(metrics, b"POST /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
             .starts_with("HTTP/1.1 405 ")
     );
     assert!(exchange(metrics, b"nonsense\r\n\r\n").starts_with("HTTP/1.1 400 "));
-    // Neither somebody who says nothing there nor one who reads nothing keeps the server from
-    // stopping.
+    // A connection without a request there does not delay a stop.
     let _silent = std::net::TcpStream::connect(metrics).unwrap();
-    program.signal("TERM");
-    assert!(program.ended().0.success());
+    program.stop();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let output = command(&["--listen=127.0.0.1:0", "--metrics-listen", &address]).output().unwrap();
@@ -179,7 +170,7 @@ fn metrics_have_a_listener_of_their_own() {
 }
 
 #[test]
-fn prometheus_finds_nothing_to_mend() {
+fn promtool_accepts_the_metrics() {
     let (program, metrics) = program();
     RawClient::connect_to(program.address, "name=Ann").next_of("join");
     let text = scrape(metrics);
@@ -191,8 +182,13 @@ fn prometheus_finds_nothing_to_mend() {
         .spawn();
     match promtool {
         Ok(mut promtool) => {
-            promtool.stdin.take().expect("piped").write_all(text.as_bytes()).expect("it reads");
-            let output = promtool.wait_with_output().expect("it ends");
+            promtool
+                .stdin
+                .take()
+                .expect("piped")
+                .write_all(text.as_bytes())
+                .expect("promtool reads");
+            let output = promtool.wait_with_output().expect("promtool ends");
             assert!(
                 output.status.success() && output.stderr.is_empty(),
                 "{}",
@@ -200,20 +196,19 @@ fn prometheus_finds_nothing_to_mend() {
             );
         }
         Err(error) if std::env::var_os("PARLOUR_REQUIRE_PROMTOOL").is_none() => {
-            eprintln!("LEFT OUT: promtool, of Debian's package prometheus, is not here: {error}");
+            eprintln!("LEFT OUT: no promtool (Debian: apt-get install prometheus): {error}");
         }
         Err(error) => panic!("promtool: {error}"),
     }
-    program.signal("TERM");
-    assert!(program.ended().0.success());
+    program.stop();
 }
 
 #[test]
 fn the_book_names_every_metric() {
     let (program, metrics) = program();
     let chapter = include_str!("../../src/book/operating.md");
-    // A metric with labels appears with its first series.
-    exchange(program.address, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    // A metric with labels appears with its first event.
+    get(program.address, "/");
     let text = scrape(metrics);
     let names: Vec<&str> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
@@ -226,11 +221,11 @@ fn the_book_names_every_metric() {
     let table = chapter
         .lines()
         .filter(|line| line.starts_with("| `parlour_") || line.starts_with("| `process_"));
-    let told = table.flat_map(|line| {
+    let in_book = table.flat_map(|line| {
         line.split('`').filter(|word| word.starts_with("parlour_") || word.starts_with("process_"))
     });
-    for name in told.map(|name| name.split('{').next().unwrap()) {
-        assert!(names.contains(&name), "{name} is in the book only");
+    for name in in_book.map(|name| name.split('{').next().unwrap()) {
+        assert!(names.contains(&name), "only the book has {name}");
     }
     program.signal("TERM");
     assert!(program.ended().0.success());

@@ -1,4 +1,4 @@
-//! What systemd hears, on a socket that stands in for its own.
+//! The notifications to systemd, on a socket in place of its own.
 
 use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
@@ -34,9 +34,9 @@ impl Systemd {
         Systemd { socket, path }
     }
 
-    fn heard(&self) -> String {
+    fn receive(&self) -> String {
         let mut datagram = [0; 256];
-        let n = self.socket.recv(&mut datagram).expect("a word before the deadline");
+        let n = self.socket.recv(&mut datagram).expect("a notification before the deadline");
         String::from_utf8(datagram[..n].to_vec()).expect("text")
     }
 
@@ -54,19 +54,19 @@ impl Drop for Systemd {
 }
 
 #[test]
-fn systemd_hears_of_the_start_of_life_and_of_the_end() {
+fn systemd_is_notified_of_start_life_and_stop() {
     let systemd = Systemd::new("life");
     let program = Program::start(systemd.command().env("WATCHDOG_USEC", "20000"));
-    assert_eq!(systemd.heard(), "READY=1\n");
+    assert_eq!(systemd.receive(), "READY=1\n");
     RawClient::connect_to(program.address, "name=Ann").next_of("join");
     for _ in 0..5 {
-        assert_eq!(systemd.heard(), "WATCHDOG=1\n");
+        assert_eq!(systemd.receive(), "WATCHDOG=1\n");
     }
     program.signal("TERM");
     let last = loop {
-        let heard = systemd.heard();
-        if heard != "WATCHDOG=1\n" {
-            break heard;
+        let received = systemd.receive();
+        if received != "WATCHDOG=1\n" {
+            break received;
         }
     };
     assert_eq!(last, "STOPPING=1\n");
@@ -74,7 +74,7 @@ fn systemd_hears_of_the_start_of_life_and_of_the_end() {
 }
 
 #[test]
-fn a_unit_without_a_watchdog_hears_of_the_start_and_the_end_alone() {
+fn without_a_watchdog_systemd_is_notified_of_start_and_stop_only() {
     let systemd = Systemd::new("plain");
     for none in [None, Some("0")] {
         let mut command = systemd.command();
@@ -83,9 +83,11 @@ fn a_unit_without_a_watchdog_hears_of_the_start_and_the_end_alone() {
             Some(zero) => command.env("WATCHDOG_USEC", zero),
         };
         let program = Program::start(&mut command);
-        program.signal("TERM");
-        assert!(program.ended().0.success());
-        assert_eq!((systemd.heard(), systemd.heard()), ("READY=1\n".into(), "STOPPING=1\n".into()));
+        program.stop();
+        assert_eq!(
+            (systemd.receive(), systemd.receive()),
+            ("READY=1\n".into(), "STOPPING=1\n".into())
+        );
         systemd.socket.set_nonblocking(true).unwrap();
         assert_eq!(
             systemd.socket.recv(&mut [0; 64]).expect_err("no more").kind(),
@@ -96,41 +98,40 @@ fn a_unit_without_a_watchdog_hears_of_the_start_and_the_end_alone() {
 }
 
 #[test]
-fn a_systemd_that_does_not_listen_is_told_of_in_the_log_and_stops_nothing() {
+fn a_failed_notification_is_logged_and_the_server_goes_on() {
     let program =
         Program::start(command(&["--listen=127.0.0.1:0"]).env("NOTIFY_SOCKET", "/nowhere/notify"));
     RawClient::connect_to(program.address, "name=Ann").next_of("join");
-    program.signal("TERM");
-    let (status, log) = program.ended();
-    assert!(status.success() && log.contains("can't notify systemd of READY=1"), "{log}");
+    let log = program.stop();
+    assert!(log.contains("can't notify systemd of READY=1"), "{log}");
 }
 
 #[test]
-fn a_hub_that_does_not_answer_gives_no_sign_of_life() {
-    let (inbox, asked) = bounded(1);
+fn the_watchdog_is_fed_only_while_the_hub_replies() {
+    let (inbox, questions) = bounded(1);
     let (to_hub, events) = bounded(1);
     let (_stop, stopped) = bounded(0);
     let hub = Hub::new(Arc::new(config(&[])), SweepQueue::new(), 1);
     let hub = thread::spawn(move || hub.run(&events, stopped));
-    let (watched, over) = bounded(0);
+    let (running, ended) = bounded(0);
     let (sign, signs) = unbounded();
     let feeding = thread::spawn(move || {
         systemd::feed(
             Duration::from_millis(1),
-            &over,
+            &ended,
             || hub_replies(&inbox),
-            || sign.send(()).expect("somebody counts"),
+            || sign.send(()).expect("the test counts"),
         );
     });
-    // Of ten questions the hub gets every other one.
-    for (number, question) in asked.iter().take(10).enumerate() {
+    // Of ten questions, the hub receives every other one.
+    for (number, question) in questions.iter().take(10).enumerate() {
         if number % 2 == 0 {
             to_hub.send(question).expect("the hub runs");
         }
     }
-    drop((asked, watched));
-    feeding.join().expect("it ends with its channel");
+    drop((questions, running));
+    feeding.join().expect("the feeder ends with its channel");
     assert_eq!(signs.iter().count(), 5);
     drop(to_hub);
-    hub.join().expect("it ends with its inbox");
+    hub.join().expect("the hub ends with its inbox");
 }

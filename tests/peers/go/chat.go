@@ -1,5 +1,5 @@
-// A chat room the way Go programmers build one: a hub, and for each client a goroutine that reads and one that writes.
-// parlour is measured against it by `make bench-peers`. Usage: go-chat ADDRESS:PORT
+// A chat room the way Go programmers build one: a hub, and for each client a goroutine that reads
+// and one that writes. `make bench-peers` compares parlour with it. Usage: go-chat ADDRESS:PORT
 package main
 
 import (
