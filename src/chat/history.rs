@@ -34,8 +34,6 @@ pub struct History {
     messages: VecDeque<PublicMessage>,
     /// Memory that their frames occupy.
     bytes: usize,
-    /// Their frames in one piece, for newcomers. Made when needed, dropped when they change.
-    whole: Option<Frames>,
     /// Messages that are known by their `ref`.
     known: HashMap<Reference, Known>,
     /// The private ones among them; as many as `messages` may have.
@@ -45,7 +43,8 @@ pub struct History {
 }
 
 struct PublicMessage {
-    frame: Vec<u8>,
+    /// Shared with every client that gets it again.
+    frame: Frames,
     author: Arc<Identity>,
     reference: Option<Reference>,
 }
@@ -67,7 +66,6 @@ impl History {
             seq: 0,
             messages: VecDeque::new(),
             bytes: 0,
-            whole: None,
             known: HashMap::new(),
             private: VecDeque::new(),
             private_seq: 0,
@@ -94,6 +92,17 @@ impl History {
         self.messages.is_empty()
     }
 
+    /// Returns how many of the newest public messages fit in `bytes_max` together.
+    pub fn fitting(&self, bytes_max: usize) -> usize {
+        let mut bytes = 0;
+        let newest_first = self.messages.iter().rev();
+        let fits = |message: &&PublicMessage| {
+            bytes += message.frame.len();
+            bytes <= bytes_max
+        };
+        newest_first.take_while(fits).count()
+    }
+
     /// Returns the memory that the frames of the remembered messages occupy.
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -110,12 +119,12 @@ impl History {
         messages_max: usize,
     ) {
         self.seq += 1;
-        self.whole = None;
         if let Some(reference) = &reference {
             let known = Known { number: Number::Public(self.seq), digest: digest(None, content) };
             self.known.insert(reference.clone(), known);
         }
-        self.bytes += frame.capacity();
+        let frame = Frames::made_before(frame);
+        self.bytes += frame.memory();
         self.messages.push_back(PublicMessage { frame, author, reference });
         if self.messages.len() > messages_max {
             self.forget_oldest();
@@ -182,8 +191,7 @@ impl History {
         let Some(PublicMessage { frame, reference, .. }) = self.messages.pop_front() else {
             return;
         };
-        self.bytes -= frame.capacity();
-        self.whole = None;
+        self.bytes -= frame.memory();
         if let Some(reference) = reference {
             self.forget(&reference, Number::Public(self.seq - self.messages.len() as u64));
         }
@@ -202,27 +210,17 @@ impl History {
         (resume.epoch == self.epoch && missed <= self.messages.len()).then_some(missed)
     }
 
-    /// Returns the frames of all remembered messages, in one piece.
-    pub fn frames(&mut self) -> &Frames {
-        self.whole.get_or_insert_with(|| {
-            let bytes = self.messages.iter().map(|message| message.frame.len()).sum();
-            let mut frames = Vec::with_capacity(bytes);
-            self.messages.iter().for_each(|message| frames.extend_from_slice(&message.frame));
-            Frames::made_before(frames)
-        })
-    }
-
     /// Returns the last `messages` public messages, oldest first, each with its `seq`.
-    pub fn last(&self, messages: usize) -> impl Iterator<Item = (u64, &[u8])> {
+    pub fn last(&self, messages: usize) -> impl Iterator<Item = (u64, &Frames)> {
         let seqs = self.seq - messages as u64 + 1..;
         let first = self.messages.len() - messages;
-        seqs.zip(self.messages.range(first..).map(|message| &*message.frame))
+        seqs.zip(self.messages.range(first..).map(|message| &message.frame))
     }
 
     /// Returns the frame of public message `seq`, if the room remembers it.
-    pub fn frame(&self, seq: u64) -> Option<&[u8]> {
+    pub fn frame(&self, seq: u64) -> Option<&Frames> {
         let age = usize::try_from(self.seq.checked_sub(seq)?).ok()?;
-        self.messages.iter().rev().nth(age).map(|message| &*message.frame)
+        self.messages.iter().rev().nth(age).map(|message| &message.frame)
     }
 }
 

@@ -27,8 +27,8 @@ const QUEUE_MESSAGES_MIN: u64 = 8;
 /// Control frames from the reader that wait for the writer. More of them push out the oldest: only
 /// the newest ping needs an answer (RFC 6455, 5.5.3).
 const REPLIES_MAX: usize = 16;
-/// Entries with which a newcomer is greeted: the welcome and the history.
-const GREETING_ENTRIES: usize = 2;
+/// Entries with which a newcomer is greeted: the welcome, with the history behind it.
+const GREETING_ENTRIES: usize = 1;
 
 /// The hub's end. Dropping it ends the connection once everything queued is written.
 pub struct Outbox {
@@ -77,7 +77,7 @@ impl Outbox {
     /// [`QueueFull`] if the queue is full, in entries or in bytes. An empty queue accepts frames of
     /// any size.
     pub fn queue(&mut self, frames: Frames) -> Result<(), QueueFull> {
-        let queued = self.queued + frames.len() as u64;
+        let queued = self.queued + frames.total_len() as u64;
         if queued > self.granted {
             let taken = self.line.taken();
             self.granted = taken.saturating_add(self.bytes_max);
@@ -91,9 +91,9 @@ impl Outbox {
         Ok(())
     }
 
-    /// Queues a part of the greeting, for which a new queue has space, however long it is.
+    /// Queues the greeting, for which a new queue has space, however long it is.
     pub fn greet(&mut self, frames: Frames) {
-        self.granted = self.granted.saturating_add(frames.len() as u64);
+        self.granted = self.granted.saturating_add(frames.total_len() as u64);
         let fits = self.queue(frames).is_ok();
         debug_assert!(fits, "a new queue has space for a greeting");
     }

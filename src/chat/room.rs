@@ -19,6 +19,9 @@ use crate::protocol::name::fold_case;
 use crate::protocol::session::Session;
 use crate::system::metrics::METRICS;
 
+/// Longest history in a greeting, in bytes: the newest messages that fit. A client that reads 500
+/// kbit/s takes it within the default `--write-timeout`.
+const GREETING_BYTES_MAX: usize = 512 * 1024;
 /// Private messages kept for an absent member, and their bytes.
 const KEPT_MESSAGES_MAX: usize = 32;
 const KEPT_BYTES_MAX: usize = 16 * 1024;
@@ -46,7 +49,7 @@ struct AbsentMember {
 
 /// A private message to an absent member.
 struct KeptMessage {
-    frame: Vec<u8>,
+    frame: Frames,
     /// The newest public `seq` when it was sent: its place among those.
     after: u64,
     /// Whom to notify if it can't be delivered; `None` if it is itself such a notice.
@@ -206,8 +209,11 @@ impl Room {
         now: Timestamp,
     ) {
         let users: Vec<&str> = self.names.iter().map(|name| &**name).collect();
-        let recovered = resume.and_then(|resume| self.history.missed(resume));
-        let missed = recovered.unwrap_or(self.history.len());
+        let fitting = self.history.fitting(GREETING_BYTES_MAX);
+        let recovered = resume
+            .and_then(|resume| self.history.missed(resume))
+            .filter(|&missed| missed <= fitting);
+        let missed = recovered.unwrap_or(fitting);
         let welcome = ServerMessage::Welcome {
             user: &identity.name,
             room: &self.name,
@@ -220,30 +226,23 @@ impl Room {
             ts: now,
         }
         .to_frame();
-        let history = if missed == self.history.len() && kept.is_empty() {
-            self.history.frames().clone()
-        } else {
-            self.missed_frames(missed, kept)
-        };
-        outbox.greet(welcome.into());
-        if !history.is_empty() {
-            outbox.greet(history);
-        }
+        outbox.greet(Frames::before(welcome, self.missed_frames(missed, kept)));
         self.members.insert(id, identity, outbox);
     }
 
-    /// Joins the last `missed` public messages and the kept private ones, each in its place.
-    fn missed_frames(&self, missed: usize, kept: &[KeptMessage]) -> Frames {
-        let mut frames = Vec::new();
+    /// Returns the last `missed` public messages and the kept private ones, each in its place. They
+    /// are shared, not copied.
+    fn missed_frames(&self, missed: usize, kept: &[KeptMessage]) -> Vec<Frames> {
+        let mut frames = Vec::with_capacity(missed + kept.len());
         let mut kept = kept.iter().peekable();
         for (seq, frame) in self.history.last(missed) {
             while let Some(kept) = kept.next_if(|kept| kept.after < seq) {
-                frames.extend_from_slice(&kept.frame);
+                frames.push(kept.frame.clone());
             }
-            frames.extend_from_slice(frame);
+            frames.push(frame.clone());
         }
-        kept.for_each(|kept| frames.extend_from_slice(&kept.frame));
-        frames.into()
+        frames.extend(kept.map(|kept| kept.frame.clone()));
+        frames
     }
 
     /// Removes a member, closes its connection for `reason`, and notifies the others.
@@ -394,7 +393,8 @@ impl Room {
         let number = self.history.next_private();
         let reference = reference.map(|reference| (reference.clone(), number));
         let sender = Some(SentBy { identity: sender.clone(), reference });
-        absent.keep(KeptMessage { frame: frame.to_vec(), after: self.history.seq(), sender })
+        let frame = Frames::made_before(frame.to_vec());
+        absent.keep(KeptMessage { frame, after: self.history.seq(), sender })
     }
 
     fn no_such_user(
@@ -427,6 +427,7 @@ impl Room {
         } else if let Some(absent) = self.absent.get_mut(&identity.key)
             && absent.identity.session == identity.session
         {
+            let frame = Frames::made_before(frame);
             absent.keep(KeptMessage { frame, after: self.history.seq(), sender: None });
         }
     }

@@ -199,7 +199,7 @@ impl WriterEnd {
         loop {
             match self.line.queue.try_recv() {
                 Ok(frames) => {
-                    self.line.taken.fetch_add(frames.len() as u64, Ordering::Relaxed);
+                    self.line.taken.fetch_add(frames.total_len() as u64, Ordering::Relaxed);
                 }
                 Err(TryRecvError::Empty) => thread::park(),
                 Err(TryRecvError::Disconnected) => return,
@@ -391,9 +391,14 @@ impl Writing {
         while self.entries.len() < WRITE_ENTRIES_MAX {
             match line.queue.try_recv() {
                 Ok(frames) => {
-                    let taken = line.taken.load(Ordering::Relaxed);
-                    line.taken.store(taken + frames.len() as u64, Ordering::Relaxed);
-                    self.entries.push_back(frames);
+                    let taken = line.taken.load(Ordering::Relaxed) + frames.total_len() as u64;
+                    line.taken.store(taken, Ordering::Relaxed);
+                    if frames.rest().is_empty() {
+                        self.entries.push_back(frames);
+                    } else {
+                        self.entries.push_back(frames.clone());
+                        self.entries.extend(frames.rest().iter().cloned());
+                    }
                 }
                 Err(TryRecvError::Empty) => return Some(Status::Open),
                 Err(TryRecvError::Disconnected) => return Some(Status::Closed),

@@ -191,12 +191,12 @@ fn a_member_whose_queue_is_full_is_dropped_with_1013_without_a_gap() {
         publish(&mut hub, 1, content);
         hub.flush(now());
     }
-    // The queue has space for two, and for a greeting of two, which was read already.
-    assert_eq!(received(&mut ann), ["1", "2", "3", "4", "5", "leave slow", "6"]);
+    // The queue has space for two, and for a greeting, which was read already.
+    assert_eq!(received(&mut ann), ["1", "2", "3", "4", "leave slow", "5", "6"]);
     let (entries, status) = entries(&mut slow);
     assert_eq!(
         entries.concat().iter().map(|m| m["seq"].as_u64()).collect::<Vec<_>>(),
-        [1, 2, 3, 4].map(Some)
+        [1, 2, 3].map(Some)
     );
     assert_eq!((status, slow.reason()), (Status::Closed, Some(CloseReason::TooSlow)));
 }
@@ -215,6 +215,32 @@ fn a_queue_is_bounded_in_bytes_but_takes_any_single_entry() {
         writer_end.take();
         assert_eq!(outbox.queue(entry(60)), Ok(()), "what was taken does not count");
     }
+}
+
+#[test]
+fn a_greeting_shares_the_history_and_has_only_the_newest_half_mebibyte_of_it() {
+    let mut hub = hub(&["--max-message-bytes", "65536"]);
+    let mut ann = register(&mut hub, 1, "Ann", "r");
+    for number in 0..20 {
+        publish(&mut hub, 1, &format!("{number} {}", "x".repeat(60_000)));
+        hub.flush(now());
+        ann.take();
+    }
+    let mut greet = |id: ClientId, name: &str| {
+        let (entries, _) = register(&mut hub, id, name, "r").take();
+        hub.flush(now());
+        entries
+    };
+    let (bob, cid) = (greet(2, "Bob"), greet(3, "Cid"));
+    // The welcome and eight messages; a ninth would be over the limit.
+    assert_eq!((bob.len(), cid.len()), (9, 9));
+    for (one, other) in bob[1..].iter().zip(&cid[1..]) {
+        assert!(std::ptr::eq(one.as_ptr(), other.as_ptr()), "the same bytes in memory");
+    }
+    let text = String::from_utf8_lossy(&bob[1]).into_owned();
+    assert!(text.contains("\"content\":\"12 x"), "the newest of twenty");
+    let welcome = String::from_utf8_lossy(&bob[0]).into_owned();
+    assert!(welcome.contains("\"seq\":20,\"history\":8,\"recovered\":false"), "{welcome}");
 }
 
 #[test]
@@ -242,10 +268,9 @@ fn the_room_that_remembers_most_forgets_first() {
 fn the_leaves_of_many_full_queues_are_one_entry() {
     let mut hub = hub(&[]);
     let mut ann = register(&mut hub, 1, "Ann", "r");
-    // Each queue has space for its greeting, the turn's join notices and one more entry, since
-    // there is no history yet.
+    // Each queue has space for its greeting, the turn's join notices and one more entry.
     let slow: Vec<WriterEnd> = (2..50)
-        .map(|id| register_with_queue(&mut hub, id, Nickname::Chosen(format!("s{id}")), "r", 1))
+        .map(|id| register_with_queue(&mut hub, id, Nickname::Chosen(format!("s{id}")), "r", 2))
         .collect();
     hub.flush(now());
     received(&mut ann);
