@@ -4,8 +4,8 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// One or more whole frames, encoded once for all recipients. It is the entry of a client's queue: a
-/// single pointer, since each queue has space for many.
+/// One or more whole frames, encoded once for all recipients. It is the entry of a client's queue:
+/// a single pointer, since each queue has space for many.
 #[derive(Clone, Debug)]
 pub struct Frames(Arc<Entry>);
 
@@ -24,8 +24,8 @@ impl Frames {
         Frames(Arc::new(Entry { bytes, rest: Vec::new(), queued: None }))
     }
 
-    /// Puts a frame in front of others, which stay shared and are not copied. `rest` must not have a
-    /// rest of its own.
+    /// Puts a frame in front of others, which stay shared and are not copied. `rest` must not have
+    /// a rest of its own.
     pub fn before(bytes: Vec<u8>, rest: Vec<Frames>) -> Frames {
         Frames(Arc::new(Entry { bytes, rest, queued: Some(Instant::now()) }))
     }
