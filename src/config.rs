@@ -132,7 +132,7 @@ pub struct Config {
     #[arg(value_parser = duration)]
     pub handshake_timeout: Duration,
 
-    /// Time that a client has to take what is being written to it
+    /// Time in which a client must take 4 KiB a second of what is written to it
     #[arg(long, env = "PARLOUR_WRITE_TIMEOUT", value_name = "DURATION", default_value = "10s")]
     #[arg(value_parser = duration)]
     pub write_timeout: Duration,

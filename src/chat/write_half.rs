@@ -45,6 +45,9 @@ use super::frames::Frames;
 use crate::protocol::close::CloseReason;
 use crate::system::metrics::WriteTally;
 
+/// How fast a client must take what is written to it: it is carried at that speed, as long as its
+/// queue holds what is behind. A modem of 56 kbit/s is faster.
+pub const LEAST_BYTES_PER_SECOND: u64 = 4 * 1024;
 /// Entries handed to the system in one call.
 const WRITE_ENTRIES_MAX: usize = 16;
 /// Sweeps that may wait for helpers; one sweep takes as many places as it wants helpers. If there
@@ -70,9 +73,9 @@ impl WriterEnd {
     /// Writes everything queued, then helps where help is wanted.
     ///
     /// # Errors
-    /// What the socket says, and [`ErrorKind::TimedOut`] if a full socket does not take what is
-    /// being written within `timeout`. Once the hub has closed the outbox, `timeout` is for all
-    /// that is left.
+    /// What the socket says, and [`ErrorKind::TimedOut`] if a full socket takes less than
+    /// [`LEAST_BYTES_PER_SECOND`] for `timeout`. Once the hub has closed the outbox, `timeout` is
+    /// for all that is left.
     pub fn write_queued(&mut self, stream: &TcpStream, timeout: Duration) -> io::Result<Status> {
         let mut tally = WriteTally::default();
         let status = loop {
@@ -122,11 +125,12 @@ impl WriterEnd {
     /// this.
     fn wait_for_socket(&mut self, stream: &TcpStream, timeout: Duration) -> io::Result<()> {
         self.become_unavailable();
-        let deadline = match self.reason() {
-            None => Instant::now() + timeout,
-            Some(_) => *self.last_call.get_or_insert_with(|| Instant::now() + timeout),
+        let now = Instant::now();
+        let (deadline, window) = match self.reason() {
+            None => (now + timeout, Some(timeout)),
+            Some(_) => (*self.last_call.get_or_insert(now + timeout), None),
         };
-        self.line.lock().write_by(stream, deadline)?;
+        self.line.lock().write_by(stream, deadline, window)?;
         self.line.unavailable.store(false, Ordering::SeqCst);
         Ok(())
     }
@@ -363,7 +367,7 @@ impl Writing {
             let taken = self.take(line);
             while !self.entries.is_empty() {
                 match self.write_some(stream, libc::MSG_DONTWAIT, tally) {
-                    Ok(()) => {}
+                    Ok(_) => {}
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
                         return Ok(Written::Partly);
                     }
@@ -410,32 +414,42 @@ impl Writing {
     /// Writes what was taken, and waits for the socket until `deadline`.
     ///
     /// The socket's own timeout starts again at each call, so a client that takes a byte now and
-    /// then could hold its writer forever. The deadline is for all of it.
-    fn write_by(&mut self, stream: &TcpStream, deadline: Instant) -> io::Result<()> {
+    /// then could hold its writer forever. So the deadline is for all of it. If `window` is given,
+    /// the deadline moves on by it as long as the client takes [`LEAST_BYTES_PER_SECOND`].
+    fn write_by(
+        &mut self,
+        stream: &TcpStream,
+        mut deadline: Instant,
+        window: Option<Duration>,
+    ) -> io::Result<()> {
         let mut tally = WriteTally::default();
+        let mut bytes = 0;
         while !self.entries.is_empty() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(ErrorKind::TimedOut.into());
+                match window.filter(|window| is_fast_enough(bytes, *window)) {
+                    Some(window) => (deadline, bytes) = (Instant::now() + window, 0),
+                    None => return Err(ErrorKind::TimedOut.into()),
+                }
+                continue;
             }
             stream.set_write_timeout(Some(left))?;
             match self.write_some(stream, 0, &mut tally) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    return Err(ErrorKind::TimedOut.into());
-                }
-                result => result?,
+                // The deadline has passed.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                result => bytes += result?,
             }
         }
         Ok(())
     }
 
-    /// Writes with one system call, and drops what is written.
+    /// Writes with one system call, and drops what is written. Returns how many bytes that was.
     fn write_some(
         &mut self,
         stream: &TcpStream,
         flags: libc::c_int,
         tally: &mut WriteTally,
-    ) -> io::Result<()> {
+    ) -> io::Result<usize> {
         let socket = SockRef::from(stream);
         let sent = if let (1, Some(only)) = (self.entries.len(), self.entries.front()) {
             // Most calls have one entry, and the system is faster with one piece.
@@ -453,7 +467,7 @@ impl Writing {
         };
         let written = match sent {
             Ok(written) => written,
-            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(0),
             Err(error) => return Err(error),
         };
         tally.wrote(written);
@@ -470,8 +484,13 @@ impl Writing {
         for queued in whole.filter_map(|entry| entry.queued()) {
             tally.waited(now.saturating_duration_since(queued));
         }
-        Ok(())
+        Ok(written)
     }
+}
+
+/// True if a client that took so many bytes in `window` reads fast enough to stay.
+fn is_fast_enough(bytes: usize, window: Duration) -> bool {
+    bytes as f64 >= LEAST_BYTES_PER_SECOND as f64 * window.as_secs_f64()
 }
 
 /// One pass over the members of a room, to write their queues.

@@ -138,6 +138,42 @@ fn a_client_that_trickles_does_not_hold_its_writer_beyond_the_write_timeout() {
     reading.join().unwrap();
 }
 
+#[test]
+fn a_client_that_reads_slowly_but_steadily_is_carried() {
+    const MESSAGES: usize = 30;
+    const CONTENT_BYTES: usize = 1 << 20;
+    // One write takes longer than the timeout: the client reads 8 MB a second, or less.
+    let server = TestServer::start(&[
+        "--write-timeout=2s",
+        "--max-message-bytes=1048576",
+        "--queue-bytes=67108864",
+    ]);
+    let mut talker = Client::join(&server, "talker");
+    let slow = RawClient::connect(&server, "name=slow");
+    talker.next_of("join");
+    let talking = thread::spawn(move || {
+        let content = "x".repeat(CONTENT_BYTES);
+        for _ in 0..MESSAGES {
+            talker.say(&content);
+            talker.next_of("public");
+        }
+        talker
+    });
+    let mut stream = slow.stream;
+    let (mut chunk, mut received) = (vec![0; 400_000], 0);
+    while received < MESSAGES * CONTENT_BYTES {
+        match stream.read(&mut chunk).expect("the connection is open") {
+            0 => panic!("the connection ended after {received} bytes"),
+            bytes => received += bytes,
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    let mut talker = talking.join().expect("everything was sent");
+    // It is still a member.
+    stream.write_all(&public("still here")).unwrap();
+    assert_has(&talker.next_of("public"), json!({"user": "slow", "content": "still here"}));
+}
+
 /// Numbered public messages, as one client sends them.
 fn numbered(numbers: std::ops::Range<usize>) -> Vec<u8> {
     numbers.flat_map(|number| public(&number.to_string())).collect()
