@@ -27,6 +27,7 @@ mod server {
     mod shutdown;
 }
 mod http {
+    mod addresses;
     mod admission;
     mod nginx;
     mod routes;

@@ -23,6 +23,7 @@ use tungstenite::http::StatusCode;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Message, Role, WebSocket, WebSocketConfig};
 
+use super::allowance::SharedAllowance;
 use super::connection::{ClientId, Connection};
 use super::inbox::{Event, JoinRequest, Newcomer, Timed};
 use super::outbox::{self, Outbox, ReaderEnd};
@@ -71,6 +72,8 @@ pub struct Upgrade {
     /// Who wants to join which room, or what is wrong with the names. Boxed, to keep the reader's
     /// stack small.
     pub join: Result<Box<JoinRequest>, CloseReason>,
+    /// What all clients of its address may send at once. `None` if its address is not counted.
+    pub shared_burst: Option<SharedAllowance>,
 }
 
 /// Serves a chat client until it has gone, on this thread and one more.
@@ -79,7 +82,7 @@ pub struct Upgrade {
 /// If the system has no thread for the writer. Then nothing was sent.
 pub fn serve_ws(connection: &Arc<Connection>, upgrade: Upgrade, shared: &Shared) -> io::Result<()> {
     let Shared { config, inbox, sweeps, .. } = shared;
-    let Upgrade { response, leftover, join } = upgrade;
+    let Upgrade { response, leftover, join, .. } = upgrade;
     with_writer(connection, response, config, sweeps, |outbox, replies| match join {
         Ok(request) => {
             let mut client = Client::register(connection, request, outbox, inbox);

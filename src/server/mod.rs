@@ -16,7 +16,7 @@
 pub mod listener;
 pub mod reaper;
 
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
@@ -34,7 +34,7 @@ use crate::chat::inbox::{self, INBOX_EVENTS};
 use crate::chat::write_half::SweepQueue;
 use crate::config::Config;
 use crate::http::admission::{Admission, NoPlace};
-use crate::http::response::{turn_away, unavailable};
+use crate::http::response::{self, turn_away, unavailable};
 use crate::http::{proxy, routes, scrape};
 use crate::protocol::address::reachable;
 use crate::protocol::refusal::Refusal;
@@ -171,7 +171,7 @@ impl Server {
             let inbox = shared.inbox.clone();
             systemd::ready(move || inbox::hub_replies(&inbox)).map_err(RunError::Spawn)?
         };
-        let admission = Admission::new(self.ceiling, self.config.max_connections_per_ip);
+        let admission = Admission::new(self.ceiling, &self.config);
         accept_loop(&self.listener, &admission, &shared, &reaper);
         drop(ready);
 
@@ -236,8 +236,9 @@ fn admit(
 ) {
     // A listener for both IP versions shows IPv4 as a part of IPv6.
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    let counted = proxy::is_counted(peer.ip(), &shared.config.trusted_proxy).then_some(peer.ip());
-    let place = match admission.enter(id, counted) {
+    let is_counted =
+        !is_own(&stream, peer.ip()) && proxy::is_counted(peer.ip(), &shared.config.trusted_proxy);
+    let place = match admission.enter(id, is_counted.then_some(peer.ip())) {
         Ok(place) => Arc::new(place),
         Err(reason) => return refuse(id, stream, peer, reason, reaper),
     };
@@ -268,12 +269,17 @@ fn admit(
             // Refused at once, not delayed like a failed `accept`: a newcomer that waited here
             // would hold up all others.
             logging::warn_of_failure("no thread for a connection", &error);
-            turn_away(&connection.stream, NoPlace::Full.response());
+            turn_away(&connection.stream, unavailable(Refusal::NoThread));
             if let Some(connection) = Arc::into_inner(connection) {
                 let _ = reaper.send(Event::TurnedAway(connection.stream));
             }
         }
     }
+}
+
+/// True if a connection comes from the very address that it goes to: then it is this host's own.
+fn is_own(stream: &TcpStream, peer: IpAddr) -> bool {
+    stream.local_addr().is_ok_and(|own| own.ip().to_canonical() == peer)
 }
 
 /// Turns away a connection for which there is no place.
@@ -288,7 +294,8 @@ fn refuse(
     if let Some(refusal) = Refusal::of(&response) {
         debug!("connection {id} from {peer} refused: {refusal}");
         if logging::is_due("refused", Some(response.status().as_u16().into())) {
-            warn!("refusing connections, among them that from {peer}: {refusal}");
+            let line = response::line(&response);
+            warn!("refusing connections, among them that from {peer}: {refusal}: {line}");
         }
     }
     turn_away(&stream, response);
