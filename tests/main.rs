@@ -36,6 +36,7 @@ mod protocol {
     mod bad_messages;
 }
 mod system {
+    mod logging;
     mod metrics;
     mod systemd;
 }

@@ -17,7 +17,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
-use log::{info, warn};
+use log::{Level, info, warn};
 use tungstenite::error::{CapacityError, Error, ProtocolError};
 use tungstenite::http::StatusCode;
 use tungstenite::protocol::frame::coding::CloseCode;
@@ -33,6 +33,7 @@ use crate::config::Config;
 use crate::protocol::close::CloseReason;
 use crate::protocol::frame::ping_frame;
 use crate::protocol::message::{BadMessage, Request, frame_bytes_max};
+use crate::system::logging;
 use crate::system::metrics::METRICS;
 
 /// Bytes read at a time. tungstenite allocates the buffer at once, so it counts for each idle
@@ -324,7 +325,9 @@ impl Client {
         inbox: &Sender<Timed>,
     ) -> Client {
         let (id, JoinRequest { name, room, .. }) = (connection.id, &*request);
-        info!("client {id} from {} asks to join {room} as {name}", connection.address());
+        if let Some(more) = logging::due(Level::Info, "join") {
+            info!("client {id} from {} asks to join {room} as {name}{more}", connection.address());
+        }
         let client = Client { id, inbox: inbox.clone(), reason: CloseReason::InternalError };
         client.send(Event::Register(Newcomer { id, outbox, request }));
         client
@@ -334,7 +337,9 @@ impl Client {
     fn send(&self, event: Event) {
         if self.inbox.send(Timed::now(event)).is_err() {
             // The hub has ended. It dropped the outbox, and the writer closes the connection.
-            warn!("client {}: the hub has ended", self.id);
+            if let Some(more) = logging::due(Level::Warn, "the hub has ended") {
+                warn!("client {}: the hub has ended{more}", self.id);
+            }
         }
     }
 }
@@ -357,13 +362,15 @@ impl Drop for EndReport<'_> {
     fn drop(&mut self) {
         let EndReport { connection, reason } = self;
         METRICS.disconnects_for(*reason).inc();
-        info!(
-            "client {} from {} gone: {} {}",
-            connection.id,
-            connection.address(),
-            reason.code(),
-            reason.name()
-        );
+        if let Some(more) = logging::due(Level::Info, reason.name()) {
+            info!(
+                "client {} from {} gone: {} {}{more}",
+                connection.id,
+                connection.address(),
+                reason.code(),
+                reason.name()
+            );
+        }
     }
 }
 
@@ -379,8 +386,10 @@ struct JoinOnDrop(Option<JoinHandle<()>>);
 
 impl Drop for JoinOnDrop {
     fn drop(&mut self) {
-        if self.0.take().is_some_and(|thread| thread.join().is_err()) {
-            warn!("a writer panicked; only its client is gone");
+        if self.0.take().is_some_and(|thread| thread.join().is_err())
+            && let Some(more) = logging::due(Level::Warn, "writer panicked")
+        {
+            warn!("a writer panicked; only its client is gone{more}");
         }
     }
 }

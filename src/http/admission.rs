@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use log::{debug, warn};
+use log::{Level, debug, warn};
 
 use super::addresses::{Addresses, Network};
 use super::response::{self, Response, unavailable};
@@ -168,9 +168,9 @@ impl State {
 fn cut(open: &Open) {
     let Some(connection) = open.connection.upgrade() else { return };
     debug!("connection {} from {} cut", connection.id, connection.address());
-    if logging::is_due("cut", None) {
+    if let Some(more) = logging::due(Level::Warn, "cut") {
         warn!(
-            "all places for requests are taken; cutting the oldest, among them that from {}",
+            "all places for requests are taken; cutting the oldest, among them that from {}{more}",
             connection.address()
         );
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crossbeam_channel::Sender;
-use log::{debug, info};
+use log::{Level, debug, info};
 use tungstenite::http::header::{HOST, ORIGIN};
 use tungstenite::http::{Method, StatusCode};
 
@@ -145,14 +145,16 @@ fn log_origin(connection: &Connection, request: &Request) {
     let quoted = |name| {
         request.headers().get_all(name).iter().map(request::quoted).collect::<Vec<_>>().join(", ")
     };
-    info!(
-        "connection {} from {} has the origin {} and the host {}; \
-         if that page may chat here, --allow-origin says so",
-        connection.id,
-        connection.address(),
-        quoted(ORIGIN),
-        quoted(HOST),
-    );
+    if let Some(more) = logging::due(Level::Info, "origin") {
+        info!(
+            "connection {} from {} has the origin {} and the host {}; \
+             if that page may chat here, --allow-origin says so{more}",
+            connection.id,
+            connection.address(),
+            quoted(ORIGIN),
+            quoted(HOST),
+        );
+    }
 }
 
 /// Sends a response, which ends the connection. Logs it at `info` if it is a refusal.
@@ -163,8 +165,10 @@ fn respond(connection: &Connection, response: Response, head_only: bool, shared:
     match Refusal::of(&response) {
         None => debug!("connection {id} from {address}: {}", response.status()),
         Some(refusal) => {
-            let line = response::line(&response);
-            info!("connection {id} from {address} refused: {refusal}: {line}");
+            if let Some(more) = logging::due(Level::Info, refusal.name()) {
+                let line = response::line(&response);
+                info!("connection {id} from {address} refused: {refusal}: {line}{more}");
+            }
         }
     }
     let bytes = response::to_bytes(response, head_only);

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded, unbounded};
-use log::{debug, info, warn};
+use log::{Level, debug, info, warn};
 use socket2::SockRef;
 
 use crate::chat::client::Shared;
@@ -291,12 +291,11 @@ fn refuse(
     reaper: &Sender<Event>,
 ) {
     let response = reason.response();
-    if let Some(refusal) = Refusal::of(&response) {
-        debug!("connection {id} from {peer} refused: {refusal}");
-        if logging::is_due("refused", Some(response.status().as_u16().into())) {
-            let line = response::line(&response);
-            warn!("refusing connections, among them that from {peer}: {refusal}: {line}");
-        }
+    if let Some(refusal) = Refusal::of(&response)
+        && let Some(more) = logging::due(Level::Warn, refusal.name())
+    {
+        let line = response::line(&response);
+        warn!("connection {id} from {peer} refused: {refusal}: {line}{more}");
     }
     turn_away(&stream, response);
     let _ = reaper.send(Event::TurnedAway(stream));
