@@ -46,7 +46,7 @@ use reaper::{EndedOnDrop, Event, Reaper, Served};
 /// Pause after a failed `accept`. Running out of descriptors passes when somebody leaves.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Stack of a reader, which also parses the request head.
-const READER_STACK_BYTES: usize = 256 * 1024;
+const READER_STACK_BYTES: usize = limits::STACK_BYTES_MAX;
 /// The part of `--shutdown-timeout` after which sockets that are still open are cut, so that their
 /// threads end in time.
 const CUT_AFTER: f64 = 0.8;
@@ -98,9 +98,10 @@ impl Server {
     /// Binds the listener. From here on the system accepts connections.
     ///
     /// # Errors
-    /// Which address could not be bound, why, and what to do about it.
+    /// Which address could not be bound, why, and what to do about it. Or which limit of the system
+    /// leaves no memory for a client.
     pub fn bind(config: Config) -> io::Result<Server> {
-        let ceiling = limits::ceiling(config.max_connections);
+        let ceiling = limits::ceiling(config.max_connections)?;
         let listener = listener::bind("--listen", &config.listen)?.into();
         let metrics_listener = match &config.metrics_listen {
             Some(address) => Some(listener::bind("--metrics-listen", address)?.into()),
