@@ -46,8 +46,8 @@ pub struct Config {
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub max_connections: Option<usize>,
 
-    /// Maximum number of connections from one address (IPv6: one /64); this host's own don't count;
-    /// 0 for no limit
+    /// Maximum number of connections from one address, or from one /64 network of IPv6; this host's
+    /// own don't count; 0 for no limit
     #[arg(
         long,
         env = "PARLOUR_MAX_CONNECTIONS_PER_IP",
@@ -55,6 +55,11 @@ pub struct Config {
         default_value = "64"
     )]
     pub max_connections_per_ip: usize,
+
+    /// Joins a second that an address may ask for, after as many at once as it may have
+    /// connections; counts what --max-connections-per-ip counts; 0 for no limit
+    #[arg(long, env = "PARLOUR_JOIN_RATE", value_name = "JOINS", default_value = "5")]
+    pub join_rate: u32,
 
     /// Network of proxies whose X-Forwarded-For names the client; several with commas or as several
     /// flags

@@ -10,7 +10,7 @@ use log::{error, info, warn};
 use parlour::cli::{Command, FAILURE, Options, PROGRAM, SIGNAL_BASE, USAGE};
 use parlour::config::{Config, LogFormat};
 use parlour::server::{Server, StopHandle};
-use parlour::system::{logging, network};
+use parlour::system::{limits, logging, network};
 use parlour::terminal;
 use parlour::terminal::healthcheck;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -49,11 +49,13 @@ fn main() -> ExitCode {
 }
 
 fn run_server(config: Config) -> ExitCode {
+    let raised = rlimit::increase_nofile_limit(rlimit::INFINITY);
+    limits::restart_with_one_arena(config.max_connections);
     let log = match logging::start(config.log_format) {
         Ok(log) => log,
         Err(error) => return fail(FAILURE, &format!("can't start the log: {error}")),
     };
-    if let Err(error) = rlimit::increase_nofile_limit(rlimit::INFINITY) {
+    if let Err(error) = raised {
         warn!("can't raise the limit on open files, each of which may be a client: {error}");
     }
     let json = config.log_format == LogFormat::Json;

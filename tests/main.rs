@@ -28,6 +28,7 @@ mod server {
     mod shutdown;
 }
 mod http {
+    mod addresses;
     mod admission;
     mod nginx;
     mod routes;
@@ -37,6 +38,7 @@ mod protocol {
     mod bad_messages;
 }
 mod system {
+    mod logging;
     mod metrics;
     mod systemd;
 }

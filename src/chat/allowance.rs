@@ -1,5 +1,6 @@
 //! How fast something may happen: a rate, and a burst after a pause.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What is allowed of one thing, such as a client's messages or an address's joins.
@@ -33,16 +34,17 @@ impl Allowance {
         Some(allowance)
     }
 
-    /// Takes one unit.
+    /// Takes so many units. If one may be taken, all may: the rest is owed, and lengthens the wait
+    /// for the next.
     ///
     /// # Errors
-    /// How long to wait until one may be taken. Nothing is taken then.
-    pub fn take(&mut self, now: Instant) -> Result<(), Duration> {
+    /// How long to wait until a unit may be taken. Nothing is taken then.
+    pub fn take(&mut self, units: u32, now: Instant) -> Result<(), Duration> {
         let wait = self.wait(now);
         if !wait.is_zero() {
             return Err(wait);
         }
-        self.paid_until = self.paid_until.max(now) + self.interval;
+        self.paid_until = self.paid_until.max(now) + self.interval * units;
         Ok(())
     }
 
@@ -51,8 +53,38 @@ impl Allowance {
         self.paid_until.saturating_duration_since(now + self.slack)
     }
 
-    /// True if a pause has filled it, so that it is as good as a new one.
-    pub fn is_full(&self, now: Instant) -> bool {
-        self.paid_until <= now
+    /// Returns how long a pause must last until it is full; zero if it is.
+    pub fn until_full(&self, now: Instant) -> Duration {
+        self.paid_until.saturating_duration_since(now)
+    }
+}
+
+/// An allowance that several connections take from, such as all clients of one address.
+#[derive(Clone, Debug)]
+pub struct SharedAllowance(Arc<Mutex<Allowance>>);
+
+impl SharedAllowance {
+    /// Shares `allowance` among the clones of what is returned.
+    pub fn new(allowance: Allowance) -> SharedAllowance {
+        SharedAllowance(Arc::new(Mutex::new(allowance)))
+    }
+
+    /// Takes units, like [`Allowance::take`]. Never waits for longer than another thread takes to
+    /// do the same.
+    ///
+    /// # Errors
+    /// How long to wait until a unit may be taken. Nothing is taken then.
+    pub fn take(&self, units: u32, now: Instant) -> Result<(), Duration> {
+        self.lock().take(units, now)
+    }
+
+    /// Returns how long a pause must last until it is full; zero if it is.
+    pub fn until_full(&self, now: Instant) -> Duration {
+        self.lock().until_full(now)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Allowance> {
+        // Nothing panics while it holds the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

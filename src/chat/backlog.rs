@@ -9,11 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::allowance::Allowance;
+use super::allowance::{Allowance, SharedAllowance};
 use super::inbox::BACKLOG_BYTES_MAX;
 use crate::config::Config;
 use crate::system::metrics::METRICS;
 
+/// Bytes of a message that cost one unit of the allowance: a message of 25 KiB costs as much as 25
+/// short ones.
+const BYTES_PER_UNIT: usize = 1024;
 /// Longest time between two looks whether the server stops or the connection is over, while
 /// messages wait.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -21,6 +24,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// The messages of one client that wait until they may be handed over.
 pub struct Backlog<'a, T> {
     allowance: Option<Allowance>,
+    /// What new clients of this address may send at once.
+    shared: Option<SharedAllowance>,
     waiting: VecDeque<(T, usize)>,
     /// Bytes of the messages in `waiting`, their places included.
     bytes: usize,
@@ -31,19 +36,26 @@ pub struct Backlog<'a, T> {
 
 impl<'a, T> Backlog<'a, T> {
     /// Creates an empty backlog, counted in `backlogs` while something is in it.
-    pub fn new(config: &Config, backlogs: &'a Backlogs) -> Backlog<'a, T> {
-        let allowance = Allowance::full(config.message_rate, config.message_burst, Instant::now());
-        Backlog { allowance, waiting: VecDeque::new(), bytes: 0, waits: None, backlogs }
+    ///
+    /// What a new client sends at once comes from `shared`, which all clients of its address have
+    /// in common. Otherwise whoever connects again would have a full allowance each time.
+    pub fn new(
+        config: &Config,
+        shared: Option<SharedAllowance>,
+        backlogs: &'a Backlogs,
+    ) -> Backlog<'a, T> {
+        let start = if shared.is_some() { Allowance::fresh } else { Allowance::full };
+        let allowance = start(config.message_rate, config.message_burst, Instant::now());
+        Backlog { allowance, shared, waiting: VecDeque::new(), bytes: 0, waits: None, backlogs }
     }
 
     /// Returns a message that may be handed over at once. Otherwise keeps it, behind the others.
     /// `bytes` is its size.
     pub fn admit(&mut self, message: T, bytes: usize) -> Option<T> {
-        if self.waiting.is_empty() && self.may_hand_over() {
+        if self.waiting.is_empty() && self.may_hand_over(bytes) {
             return Some(message);
         }
-        let bytes = bytes + size_of::<(T, usize)>();
-        self.bytes += bytes;
+        self.bytes += bytes + size_of::<(T, usize)>();
         self.waiting.push_back((message, bytes));
         self.waits.get_or_insert_with(|| self.backlogs.enter());
         METRICS.delayed_messages.inc();
@@ -52,11 +64,12 @@ impl<'a, T> Backlog<'a, T> {
 
     /// Returns the oldest message if it may be handed over by now.
     pub fn next_due(&mut self) -> Option<T> {
-        if self.waiting.is_empty() || !self.may_hand_over() {
+        let (_, bytes) = self.waiting.front()?;
+        if !self.may_hand_over(*bytes) {
             return None;
         }
         let (message, bytes) = self.waiting.pop_front()?;
-        self.bytes -= bytes;
+        self.bytes -= bytes + size_of::<(T, usize)>();
         Some(message)
     }
 
@@ -83,12 +96,15 @@ impl<'a, T> Backlog<'a, T> {
         due.clamp(Duration::from_millis(1), POLL_INTERVAL)
     }
 
-    /// Takes one message from the allowance, if there is one left. A stop lifts the limit.
-    fn may_hand_over(&mut self) -> bool {
-        match &mut self.allowance {
-            None => true,
-            Some(allowance) => allowance.take(Instant::now()).is_ok() || self.backlogs.stopping(),
-        }
+    /// Takes a message of so many bytes from an allowance, if one has something left. A stop lifts
+    /// the limit.
+    fn may_hand_over(&mut self, bytes: usize) -> bool {
+        let Some(allowance) = &mut self.allowance else { return true };
+        let units = u32::try_from(bytes.div_ceil(BYTES_PER_UNIT).max(1)).unwrap_or(u32::MAX);
+        let now = Instant::now();
+        allowance.take(units, now).is_ok()
+            || self.shared.as_ref().is_some_and(|shared| shared.take(units, now).is_ok())
+            || self.backlogs.stopping()
     }
 }
 

@@ -17,12 +17,13 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
-use log::{info, warn};
+use log::{Level, info, warn};
 use tungstenite::error::{CapacityError, Error, ProtocolError};
 use tungstenite::http::StatusCode;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Message, Role, WebSocket, WebSocketConfig};
 
+use super::allowance::SharedAllowance;
 use super::backlog::{Backlog, Backlogs};
 use super::connection::{ClientId, Connection};
 use super::inbox::{Event, JoinRequest, Newcomer, Timed};
@@ -33,6 +34,7 @@ use crate::config::Config;
 use crate::protocol::close::CloseReason;
 use crate::protocol::frame::ping_frame;
 use crate::protocol::message::{BadMessage, ErrorReply, Request, frame_bytes_max};
+use crate::system::logging;
 use crate::system::metrics::METRICS;
 
 /// Bytes read at a time. tungstenite allocates the buffer at once, so it counts for each idle
@@ -74,6 +76,8 @@ pub struct Upgrade {
     /// Who wants to join which room, or what is wrong with the names. Boxed, to keep the reader's
     /// stack small.
     pub join: Result<Box<JoinRequest>, CloseReason>,
+    /// What all clients of its address may send at once. `None` if its address is not counted.
+    pub shared_burst: Option<SharedAllowance>,
 }
 
 /// Serves a chat client until it has gone, on this thread and one more.
@@ -82,11 +86,11 @@ pub struct Upgrade {
 /// If the system has no thread for the writer. Then nothing was sent.
 pub fn serve_ws(connection: &Arc<Connection>, upgrade: Upgrade, shared: &Shared) -> io::Result<()> {
     let Shared { config, sweeps, backlogs, .. } = shared;
-    let Upgrade { response, leftover, join } = upgrade;
+    let Upgrade { response, leftover, join, shared_burst } = upgrade;
     with_writer(connection, response, config, sweeps, |outbox, replies| match join {
         Ok(request) => {
             let mut client = Client::register(connection, request, outbox, shared);
-            let backlog = Backlog::new(config, backlogs);
+            let backlog = Backlog::new(config, shared_burst, backlogs);
             let parse = |message| event(connection.id, message, config);
             let handle = |incoming| {
                 client.handle(incoming);
@@ -423,7 +427,9 @@ impl Client {
         shared: &Shared,
     ) -> Client {
         let (id, JoinRequest { name, room, .. }) = (connection.id, &*request);
-        info!("client {id} from {} asks to join {room} as {name}", connection.address());
+        if let Some(more) = logging::due(Level::Info, "join") {
+            info!("client {id} from {} asks to join {room} as {name}{more}", connection.address());
+        }
         let client = Client {
             id,
             inbox: shared.inbox.clone(),
@@ -455,7 +461,9 @@ impl Client {
     fn send(&self, event: Event) {
         if self.inbox.send(Timed::now(event)).is_err() {
             // The hub has ended. It dropped the outbox, and the writer closes the connection.
-            warn!("client {}: the hub has ended", self.id);
+            if let Some(more) = logging::due(Level::Warn, "the hub has ended") {
+                warn!("client {}: the hub has ended{more}", self.id);
+            }
         }
     }
 }
@@ -478,13 +486,15 @@ impl Drop for EndReport<'_> {
     fn drop(&mut self) {
         let EndReport { connection, reason } = self;
         METRICS.disconnects_for(*reason).inc();
-        info!(
-            "client {} from {} gone: {} {}",
-            connection.id,
-            connection.address(),
-            reason.code(),
-            reason.name()
-        );
+        if let Some(more) = logging::due(Level::Info, reason.name()) {
+            info!(
+                "client {} from {} gone: {} {}{more}",
+                connection.id,
+                connection.address(),
+                reason.code(),
+                reason.name()
+            );
+        }
     }
 }
 
@@ -500,8 +510,10 @@ struct JoinOnDrop(Option<JoinHandle<()>>);
 
 impl Drop for JoinOnDrop {
     fn drop(&mut self) {
-        if self.0.take().is_some_and(|thread| thread.join().is_err()) {
-            warn!("a writer panicked; only its client is gone");
+        if self.0.take().is_some_and(|thread| thread.join().is_err())
+            && let Some(more) = logging::due(Level::Warn, "writer panicked")
+        {
+            warn!("a writer panicked; only its client is gone{more}");
         }
     }
 }

@@ -87,7 +87,7 @@ impl<'a> ReadHalf<'a> {
     fn pay_for_frames(&mut self) {
         self.frames_unpaid -= FRAMES_PER_MESSAGE;
         let Some(allowance) = &mut self.allowance else { return };
-        while let Err(wait) = allowance.take(Instant::now()) {
+        while let Err(wait) = allowance.take(1, Instant::now()) {
             thread::sleep(wait);
         }
     }

@@ -8,16 +8,18 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv6Addr, Shutdown};
+use std::net::{IpAddr, Shutdown};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use log::{debug, warn};
-use tungstenite::http::StatusCode;
+use log::{Level, debug, warn};
 
+use super::addresses::{Addresses, Network};
 use super::response::{self, Response, unavailable};
+use crate::chat::allowance::SharedAllowance;
 use crate::chat::connection::{ClientId, Connection};
+use crate::config::Config;
 use crate::protocol::refusal::Refusal;
 use crate::system::limits::Ceiling;
 use crate::system::logging;
@@ -31,28 +33,24 @@ const CUT_WAIT: Duration = Duration::from_millis(250);
 /// The places of a server.
 pub struct Admission {
     ceiling: Ceiling,
-    /// Maximum number of connections from one address; 0 for no limit.
-    per_address_max: usize,
     state: Mutex<State>,
     /// Notified when a request has ended or become a client.
     request_ended: Condvar,
 }
 
-#[derive(Default)]
 struct State {
     clients: usize,
     /// Requests whose place has not been given back, those that were cut included.
     requests: usize,
     /// The requests that may be cut. Ids grow, so the first is the oldest.
     open: BTreeMap<ClientId, Open>,
-    /// Connections of each address that has any, by [`counted_as`].
-    addresses: HashMap<IpAddr, usize>,
+    addresses: Addresses,
 }
 
 /// A request that may be cut.
 struct Open {
-    /// Where it comes from, by [`counted_as`]. For all clients of a proxy, the proxy.
-    peer: IpAddr,
+    /// Where it comes from. For all clients of a proxy, the proxy.
+    peer: Network,
     /// Weak: whoever may be cut must not be kept alive by it.
     connection: Weak<Connection>,
     /// Its head is complete, and the response is being sent.
@@ -63,22 +61,24 @@ struct Open {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoPlace {
     /// The address has `--max-connections-per-ip` already.
-    AddressFull,
-    /// All places are taken.
-    Full,
+    AddressFull(Network),
+    /// The address is over `--join-rate`, and may ask again after this time.
+    JoiningTooFast(Network, Duration),
+    /// All places for clients are taken.
+    ClientsFull,
+    /// All places for requests are taken.
+    RequestsFull,
     /// The connection was cut to make room for another. Nothing more may be written to it.
     Cut,
 }
 
 impl Admission {
     /// Creates the places that the system allows, all free.
-    pub fn new(ceiling: Ceiling, per_address_max: usize) -> Arc<Admission> {
-        Arc::new(Admission {
-            ceiling,
-            per_address_max,
-            state: Mutex::default(),
-            request_ended: Condvar::new(),
-        })
+    pub fn new(ceiling: Ceiling, config: &Config) -> Arc<Admission> {
+        let addresses = Addresses::new(config);
+        let state = State { clients: 0, requests: 0, open: BTreeMap::new(), addresses };
+        let (state, request_ended) = (Mutex::new(state), Condvar::new());
+        Arc::new(Admission { ceiling, state, request_ended })
     }
 
     /// Gives a place to a connection that was just accepted, and counts it for `address`, if known.
@@ -94,17 +94,19 @@ impl Admission {
     /// Only the accept loop may call this.
     ///
     /// # Errors
-    /// [`NoPlace::AddressFull`], or [`NoPlace::Full`] if the request that was cut does not end.
+    /// [`NoPlace::AddressFull`], or [`NoPlace::RequestsFull`] if the request that was cut does not
+    /// end.
     pub fn enter(
         self: &Arc<Admission>,
         id: ClientId,
         address: Option<IpAddr>,
     ) -> Result<Place, NoPlace> {
         let mut state = self.lock();
-        let counted = address.map(counted_as);
         // A newcomer that is refused must not push out another.
-        if counted.is_some_and(|address| !state.admits(address, self.per_address_max)) {
-            return Err(NoPlace::AddressFull);
+        if let Some(network) = address.map(Network::of)
+            && !state.addresses.admits(network)
+        {
+            return Err(NoPlace::AddressFull(network));
         }
         if state.requests >= self.ceiling.requests {
             state = self.free_a_place(state)?;
@@ -116,7 +118,7 @@ impl Admission {
             admission: self.clone(),
             id,
             is_client: AtomicBool::new(false),
-            address: OnceLock::new(),
+            counted_for: OnceLock::new(),
         };
         match address {
             // If it is over the limit, dropping the place gives it back.
@@ -138,7 +140,7 @@ impl Admission {
         let full = |state: &mut State| state.requests >= self.ceiling.requests;
         let waited = self.request_ended.wait_timeout_while(self.lock(), CUT_WAIT, full);
         let (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-        if timeout.timed_out() { Err(NoPlace::Full) } else { Ok(state) }
+        if timeout.timed_out() { Err(NoPlace::RequestsFull) } else { Ok(state) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -148,10 +150,6 @@ impl Admission {
 }
 
 impl State {
-    fn admits(&self, address: IpAddr, max: usize) -> bool {
-        max == 0 || self.addresses.get(&address).is_none_or(|&connections| connections < max)
-    }
-
     /// Takes out the oldest request of the address that has most of them.
     fn take_victim(&mut self) -> Option<Open> {
         let mut crowds = HashMap::new();
@@ -170,38 +168,33 @@ impl State {
 fn cut(open: &Open) {
     let Some(connection) = open.connection.upgrade() else { return };
     debug!("connection {} from {} cut", connection.id, connection.address());
-    if logging::is_due("cut", None) {
+    if let Some(more) = logging::due(Level::Warn, "cut") {
         warn!(
-            "all places for requests are taken; cutting the oldest, among them that from {}",
+            "all places for requests are taken; cutting the oldest, among them that from {}{more}",
             connection.address()
         );
     }
     if !open.replying {
-        response::turn_away(&connection.stream, unavailable(Refusal::ServerFull));
+        response::turn_away(&connection.stream, NoPlace::RequestsFull.response());
     }
     let _ = connection.stream.shutdown(Shutdown::Both);
-}
-
-/// Returns what counts as one address: an IPv4 address, or an IPv6 /64, since every home has one.
-fn counted_as(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
-        }
-        v4 => v4,
-    }
 }
 
 impl NoPlace {
     /// Builds the response to a connection that gets no place.
     pub fn response(self) -> Response {
         match self {
-            NoPlace::AddressFull => {
-                let line = "too many connections from this address";
-                let response = response::text(StatusCode::TOO_MANY_REQUESTS, line);
-                response::retry_later(response)
+            NoPlace::AddressFull(network) => {
+                let line = format!("too many connections from {network}");
+                let refusal = Refusal::TooManyFromAddress;
+                response::refusal(refusal, line, response::RETRY_AFTER_DEFAULT)
             }
-            NoPlace::Full | NoPlace::Cut => unavailable(Refusal::ServerFull),
+            NoPlace::JoiningTooFast(network, wait) => {
+                let line = format!("{network} joins too often; wait a moment");
+                response::refusal(Refusal::JoiningTooFast, line, wait)
+            }
+            NoPlace::ClientsFull => unavailable(Refusal::ServerFull),
+            NoPlace::RequestsFull | NoPlace::Cut => unavailable(Refusal::RequestsFull),
         }
     }
 }
@@ -214,14 +207,14 @@ pub struct Place {
     admission: Arc<Admission>,
     id: ClientId,
     is_client: AtomicBool,
-    /// The address for which the connection is counted, once that is known.
-    address: OnceLock<IpAddr>,
+    /// The network for which the connection is counted, once that is known.
+    counted_for: OnceLock<Network>,
 }
 
 impl Place {
     /// Offers the connection to be cut, until it becomes a client.
     pub fn offer(&self, connection: &Arc<Connection>) {
-        let peer = counted_as(connection.peer.ip());
+        let peer = Network::of(connection.peer.ip());
         let open = Open { peer, connection: Arc::downgrade(connection), replying: false };
         self.admission.lock().open.insert(self.id, open);
     }
@@ -243,35 +236,44 @@ impl Place {
     /// # Errors
     /// [`NoPlace::AddressFull`].
     pub fn count(&self, address: IpAddr) -> Result<(), NoPlace> {
-        let address = counted_as(address);
+        let network = Network::of(address);
         let mut state = self.admission.lock();
-        if !state.admits(address, self.admission.per_address_max) {
-            return Err(NoPlace::AddressFull);
+        if !state.addresses.admits(network) {
+            return Err(NoPlace::AddressFull(network));
         }
-        if self.address.set(address).is_ok() {
-            *state.addresses.entry(address).or_default() += 1;
+        if self.counted_for.set(network).is_ok() {
+            state.addresses.enter(network);
         }
         Ok(())
     }
 
-    /// Exchanges the request's place for a client's, which can't be cut.
+    /// Exchanges the request's place for a client's, which can't be cut. Returns what all clients
+    /// of its address may send at once; `None` if the connection is not counted.
     ///
     /// # Errors
-    /// [`NoPlace::Full`], or [`NoPlace::Cut`]: then nothing more may be written.
-    pub fn become_client(&self) -> Result<(), NoPlace> {
+    /// [`NoPlace::ClientsFull`], [`NoPlace::JoiningTooFast`], or [`NoPlace::Cut`]: then nothing
+    /// more may be written.
+    pub fn become_client(&self) -> Result<Option<SharedAllowance>, NoPlace> {
         let mut state = self.admission.lock();
         if !state.open.contains_key(&self.id) {
             return Err(NoPlace::Cut);
         }
         if state.clients >= self.admission.ceiling.clients {
-            return Err(NoPlace::Full);
+            return Err(NoPlace::ClientsFull);
         }
+        let burst = match self.counted_for.get() {
+            Some(&network) => state
+                .addresses
+                .join(network, Instant::now())
+                .map_err(|wait| NoPlace::JoiningTooFast(network, wait))?,
+            None => None,
+        };
         state.open.remove(&self.id);
         state.requests -= 1;
         state.clients += 1;
         self.is_client.store(true, Ordering::Relaxed);
         self.admission.request_ended.notify_one();
-        Ok(())
+        Ok(burst)
     }
 }
 
@@ -285,13 +287,8 @@ impl Drop for Place {
             state.requests -= 1;
             self.admission.request_ended.notify_one();
         }
-        if let Some(address) = self.address.get()
-            && let Some(connections) = state.addresses.get_mut(address)
-        {
-            *connections -= 1;
-            if *connections == 0 {
-                state.addresses.remove(address);
-            }
+        if let Some(&network) = self.counted_for.get() {
+            state.addresses.leave(network, Instant::now());
         }
         METRICS.connections.dec();
     }

@@ -4,6 +4,7 @@
 //!
 //! - [`routes`]: which path is answered by what, on the connection's reader thread.
 //! - [`admission`]: who gets a place on the server, and who gives way.
+//! - [`addresses`]: what each address has, and may do.
 //! - [`request`]: reads one request head.
 //! - [`response`]: builds and sends one response.
 //! - [`upgrade`]: the upgrade to a WebSocket connection, and what its query asks for.
@@ -21,6 +22,7 @@
 //!   ([`Refusal`](crate::protocol::refusal::Refusal)).
 //! - TLS is absent. A proxy in front does it better.
 
+pub mod addresses;
 pub mod admission;
 pub mod origin;
 pub mod page;

@@ -22,8 +22,8 @@ pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|network| network.contains(&address))
 }
 
-/// True if connections from `address` are counted. This host's own are not, nor those of trusted
-/// proxies, which carry many clients.
+/// True if connections from `address` are counted. Those from loopback are not, which are this
+/// host's own, nor those of trusted proxies, which carry many clients.
 pub fn is_counted(address: IpAddr, trusted: &[IpNet]) -> bool {
     !address.is_loopback() && !is_trusted(address, trusted)
 }

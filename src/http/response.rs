@@ -21,8 +21,8 @@ const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: usize = 64 * 1024;
 /// Bytes read at a time in the meantime.
 const READ_BYTES: usize = 1024;
-/// `Retry-After` of a refusal that may turn into another answer later.
-const RETRY_AFTER_SECONDS: &str = "5";
+/// `Retry-After` where nobody knows when the answer changes.
+pub const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(5);
 
 /// A response with its body.
 pub type Response = http::Response<Bytes>;
@@ -40,6 +40,11 @@ pub fn text(status: StatusCode, line: impl Into<String>) -> Response {
     response
 }
 
+/// Returns the line of text that is a response's body. Empty if that is not text.
+pub fn line(response: &Response) -> &str {
+    str::from_utf8(response.body()).unwrap_or_default().trim_end()
+}
+
 /// Builds a `405`: the path accepts only `methods`.
 pub fn not_allowed(methods: &'static str) -> Response {
     with_header(
@@ -54,16 +59,21 @@ pub fn unavailable(reason: Refusal) -> Response {
     let line = match reason {
         Refusal::ServerStopping => "the server is stopping",
         Refusal::HubSilent => "the hub does not answer",
-        _ => "the server is full",
+        Refusal::RequestsFull => "too many requests at the same time; try again in a moment",
+        Refusal::NoThread => "the system has no thread for another connection; try again later",
+        _ => "the chat is full; try again later",
     };
-    let mut response = text(StatusCode::SERVICE_UNAVAILABLE, line);
-    response.extensions_mut().insert(reason);
-    retry_later(response)
+    refusal(reason, line, RETRY_AFTER_DEFAULT)
 }
 
-/// Adds `Retry-After` to a refusal that may turn into another answer.
-pub fn retry_later(response: Response) -> Response {
-    with_header(response, RETRY_AFTER, RETRY_AFTER_SECONDS)
+/// Builds a refusal that may turn into another answer after `wait`, with one line of text.
+pub fn refusal(reason: Refusal, line: impl Into<String>, wait: Duration) -> Response {
+    let mut response = text(reason.status(), line);
+    response.extensions_mut().insert(reason);
+    // In whole seconds (RFC 9110, 10.2.3), rounded up: asked earlier, it would be refused again.
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    response.headers_mut().insert(RETRY_AFTER, seconds.max(1).into());
+    response
 }
 
 /// Adds a header to a response, in place of one of the same name.

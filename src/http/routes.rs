@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crossbeam_channel::Sender;
-use log::{debug, info};
+use log::{Level, debug, info};
 use tungstenite::http::header::{HOST, ORIGIN};
 use tungstenite::http::{Method, StatusCode};
 
@@ -26,12 +26,12 @@ use crate::system::metrics::METRICS;
 /// Replies to the one request of a connection, and serves the chat if that is what it asks for.
 pub fn serve(connection: &Arc<Connection>, place: &Place, shared: &Shared) {
     let Some((request, leftover)) = reply(connection, place, shared) else { return };
-    let upgrade = match upgrade::upgrade(request, leftover) {
+    let mut upgrade = match upgrade::upgrade(request, leftover) {
         Ok(upgrade) => upgrade,
         Err(response) => return respond(connection, *response, false, shared),
     };
     match place.become_client() {
-        Ok(()) => {}
+        Ok(burst) => upgrade.shared_burst = burst,
         // The client sees the end of the stream.
         Err(NoPlace::Cut) => return,
         Err(reason) => return respond(connection, reason.response(), false, shared),
@@ -44,7 +44,7 @@ pub fn serve(connection: &Arc<Connection>, place: &Place, shared: &Shared) {
     }
     if let Err(error) = client::serve_ws(connection, upgrade, shared) {
         logging::warn_of_failure("no thread to write to a client", &error);
-        respond(connection, unavailable(Refusal::ServerFull), false, shared);
+        respond(connection, unavailable(Refusal::NoThread), false, shared);
     }
 }
 
@@ -145,14 +145,16 @@ fn log_origin(connection: &Connection, request: &Request) {
     let quoted = |name| {
         request.headers().get_all(name).iter().map(request::quoted).collect::<Vec<_>>().join(", ")
     };
-    info!(
-        "connection {} from {} has the origin {} and the host {}; \
-         if that page may chat here, --allow-origin says so",
-        connection.id,
-        connection.address(),
-        quoted(ORIGIN),
-        quoted(HOST),
-    );
+    if let Some(more) = logging::due(Level::Info, "origin") {
+        info!(
+            "connection {} from {} has the origin {} and the host {}; \
+             if that page may chat here, --allow-origin says so{more}",
+            connection.id,
+            connection.address(),
+            quoted(ORIGIN),
+            quoted(HOST),
+        );
+    }
 }
 
 /// Sends a response, which ends the connection. Logs it at `info` if it is a refusal.
@@ -162,7 +164,12 @@ fn respond(connection: &Connection, response: Response, head_only: bool, shared:
     METRICS.count_response(&response);
     match Refusal::of(&response) {
         None => debug!("connection {id} from {address}: {}", response.status()),
-        Some(refusal) => info!("connection {id} from {address} refused: {refusal}"),
+        Some(refusal) => {
+            if let Some(more) = logging::due(Level::Info, refusal.name()) {
+                let line = response::line(&response);
+                info!("connection {id} from {address} refused: {refusal}: {line}{more}");
+            }
+        }
     }
     let bytes = response::to_bytes(response, head_only);
     if let Err(error) = response::send(stream, &bytes, shared.config.write_timeout) {

@@ -19,7 +19,8 @@ use crate::protocol::close::CloseReason;
 use crate::protocol::name;
 use crate::protocol::session::Session;
 
-/// Accepts an upgrade request (RFC 6455, 4.2.1), and parses who wants to join which room.
+/// Accepts an upgrade request (RFC 6455, 4.2.1), and parses who wants to join which room. What its
+/// address may send at once is not known here.
 ///
 /// A bad name is no reason to refuse the upgrade: the client gets that as a message and a close
 /// code afterwards, since a page can't read the status of a failed upgrade.
@@ -46,7 +47,7 @@ pub fn upgrade(mut request: Box<Request>, leftover: Vec<u8>) -> Result<Upgrade, 
     write_response(&mut response, &accepted)
         .expect("a Vec takes every write, and these headers are text");
     let join = join_request(request.uri().query().unwrap_or_default()).map(Box::new);
-    Ok(Upgrade { response, leftover, join })
+    Ok(Upgrade { response, leftover, join, shared_burst: None })
 }
 
 /// Reduces a request's lists (RFC 9110, 5.6.1) to what tungstenite looks for.

@@ -4,8 +4,8 @@ use tungstenite::http::{Response, StatusCode};
 
 /// Every reason for which a request is refused.
 ///
-/// Most follow from the response's status. The three for a `503` are attached to the response as an
-/// extension.
+/// Most follow from the response's status. Those for a `429` or a `503` are attached to the
+/// response as an extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The request or the upgrade is not valid.
@@ -22,10 +22,16 @@ pub enum Refusal {
     WebSocketVersion,
     /// This address has `--max-connections-per-ip` connections already.
     TooManyFromAddress,
+    /// This address has asked to join more often than `--join-rate` allows.
+    JoiningTooFast,
     /// The head has too many bytes or lines.
     HeadTooLarge,
-    /// All places are taken.
+    /// All places for clients are taken.
     ServerFull,
+    /// All places for requests are taken.
+    RequestsFull,
+    /// The system has no thread for the connection.
+    NoThread,
     /// The server stops.
     ServerStopping,
     /// The hub did not answer `/healthz` in time.
@@ -34,7 +40,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All reasons, for tables and metrics.
-    pub const ALL: [Refusal; 11] = [
+    pub const ALL: [Refusal; 14] = [
         Refusal::BadRequest,
         Refusal::ForbiddenOrigin,
         Refusal::NotFound,
@@ -42,13 +48,16 @@ impl Refusal {
         Refusal::HeadTimeout,
         Refusal::WebSocketVersion,
         Refusal::TooManyFromAddress,
+        Refusal::JoiningTooFast,
         Refusal::HeadTooLarge,
         Refusal::ServerFull,
+        Refusal::RequestsFull,
+        Refusal::NoThread,
         Refusal::ServerStopping,
         Refusal::HubSilent,
     ];
 
-    /// The status of the response. It alone identifies the reason, unless it is `503`.
+    /// The status of the response. It alone identifies the reason, unless it is `429` or `503`.
     pub fn status(self) -> StatusCode {
         match self {
             Refusal::BadRequest => StatusCode::BAD_REQUEST,
@@ -57,11 +66,13 @@ impl Refusal {
             Refusal::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Refusal::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
             Refusal::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
-            Refusal::TooManyFromAddress => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::TooManyFromAddress | Refusal::JoiningTooFast => StatusCode::TOO_MANY_REQUESTS,
             Refusal::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Refusal::ServerFull | Refusal::ServerStopping | Refusal::HubSilent => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Refusal::ServerFull
+            | Refusal::RequestsFull
+            | Refusal::NoThread
+            | Refusal::ServerStopping
+            | Refusal::HubSilent => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -75,8 +86,11 @@ impl Refusal {
             Refusal::HeadTimeout => "head_timeout",
             Refusal::WebSocketVersion => "websocket_version",
             Refusal::TooManyFromAddress => "too_many_from_address",
+            Refusal::JoiningTooFast => "joining_too_fast",
             Refusal::HeadTooLarge => "head_too_large",
             Refusal::ServerFull => "server_full",
+            Refusal::RequestsFull => "requests_full",
+            Refusal::NoThread => "no_thread",
             Refusal::ServerStopping => "server_stopping",
             Refusal::HubSilent => "hub_silent",
         }

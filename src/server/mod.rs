@@ -17,7 +17,7 @@
 pub mod listener;
 pub mod reaper;
 
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded, unbounded};
-use log::{debug, info, warn};
+use log::{Level, debug, info, warn};
 use socket2::SockRef;
 
 use crate::chat::backlog::Backlogs;
@@ -36,7 +36,7 @@ use crate::chat::inbox::{self, INBOX_EVENTS};
 use crate::chat::write_half::SweepQueue;
 use crate::config::Config;
 use crate::http::admission::{Admission, NoPlace, Place};
-use crate::http::response::{turn_away, unavailable};
+use crate::http::response::{self, turn_away, unavailable};
 use crate::http::{proxy, routes, scrape};
 use crate::protocol::address::reachable;
 use crate::protocol::refusal::Refusal;
@@ -48,7 +48,7 @@ use reaper::{EndedOnDrop, Event, Reaper, Served};
 /// Pause after a failed `accept`. Running out of descriptors passes when somebody leaves.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Stack of a reader, which also parses the request head.
-const READER_STACK_BYTES: usize = 256 * 1024;
+const READER_STACK_BYTES: usize = limits::STACK_BYTES_MAX;
 /// The part of `--shutdown-timeout` in which readers may hand over what waits in their backlogs.
 const HAND_OVER_BY: f64 = 0.4;
 /// The part of `--shutdown-timeout` after which sockets that are still open are cut, so that their
@@ -102,9 +102,10 @@ impl Server {
     /// Binds the listener. From here on the system accepts connections.
     ///
     /// # Errors
-    /// Which address could not be bound, why, and what to do about it.
+    /// Which address could not be bound, why, and what to do about it. Or which limit of the system
+    /// leaves no memory for a client.
     pub fn bind(config: Config) -> io::Result<Server> {
-        let ceiling = limits::ceiling(config.max_connections);
+        let ceiling = limits::ceiling(config.max_connections)?;
         let listener = listener::bind("--listen", &config.listen)?.into();
         let metrics_listener = match &config.metrics_listen {
             Some(address) => Some(listener::bind("--metrics-listen", address)?.into()),
@@ -176,7 +177,7 @@ impl Server {
             let inbox = shared.inbox.clone();
             systemd::ready(move || inbox::hub_replies(&inbox)).map_err(RunError::Spawn)?
         };
-        let admission = Admission::new(self.ceiling, self.config.max_connections_per_ip);
+        let admission = Admission::new(self.ceiling, &self.config);
         accept_loop(&self.listener, &admission, &shared, &reaper);
         drop(ready);
 
@@ -243,8 +244,9 @@ fn admit(
 ) {
     // A listener for both IP versions shows IPv4 as a part of IPv6.
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    let counted = proxy::is_counted(peer.ip(), &shared.config.trusted_proxy).then_some(peer.ip());
-    let place = match admission.enter(id, counted) {
+    let is_counted =
+        !is_own(&stream, peer.ip()) && proxy::is_counted(peer.ip(), &shared.config.trusted_proxy);
+    let place = match admission.enter(id, is_counted.then_some(peer.ip())) {
         Ok(place) => Arc::new(place),
         Err(reason) => return refuse(id, stream, peer, reason, reaper),
     };
@@ -263,7 +265,7 @@ fn admit(
             // Refused at once, not delayed like a failed `accept`: a newcomer that waited here
             // would hold up all others.
             logging::warn_of_failure("no thread for a connection", &error);
-            turn_away(&connection.stream, NoPlace::Full.response());
+            turn_away(&connection.stream, unavailable(Refusal::NoThread));
             if let Some(connection) = Arc::into_inner(connection) {
                 let _ = reaper.send(Event::TurnedAway(connection.stream));
             }
@@ -287,6 +289,11 @@ fn start_reader(
     thread::Builder::new().name(format!("reader {id}")).stack_size(READER_STACK_BYTES).spawn(body)
 }
 
+/// True if a connection comes from the very address that it goes to: then it is this host's own.
+fn is_own(stream: &TcpStream, peer: IpAddr) -> bool {
+    stream.local_addr().is_ok_and(|own| own.ip().to_canonical() == peer)
+}
+
 /// Turns away a connection for which there is no place.
 fn refuse(
     id: ClientId,
@@ -296,11 +303,11 @@ fn refuse(
     reaper: &Sender<Event>,
 ) {
     let response = reason.response();
-    if let Some(refusal) = Refusal::of(&response) {
-        debug!("connection {id} from {peer} refused: {refusal}");
-        if logging::is_due("refused", Some(response.status().as_u16().into())) {
-            warn!("refusing connections, among them that from {peer}: {refusal}");
-        }
+    if let Some(refusal) = Refusal::of(&response)
+        && let Some(more) = logging::due(Level::Warn, refusal.name())
+    {
+        let line = response::line(&response);
+        warn!("connection {id} from {peer} refused: {refusal}: {line}{more}");
     }
     turn_away(&stream, response);
     let _ = reaper.send(Event::TurnedAway(stream));

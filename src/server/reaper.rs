@@ -11,10 +11,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, after, at, never, select};
-use log::{error, info};
+use log::{Level, error, info};
 
 use crate::chat::connection::{ClientId, Connection};
 use crate::http::admission::Place;
+use crate::system::logging;
 
 /// How long a refused connection stays open. Closed at once, with its request unread, it would be
 /// reset, and the client might not see the response.
@@ -129,8 +130,10 @@ impl Reaper {
 /// Joins a connection's threads. Then the socket is closed, and then its place given back.
 fn join(served: Served) {
     let Served { connection, place, reader } = served;
-    if reader.join().is_err() {
-        error!("the reader of client {} panicked; only that client is gone", connection.id);
+    if reader.join().is_err()
+        && let Some(more) = logging::due(Level::Error, "reader panicked")
+    {
+        error!("the reader of client {} panicked; only that client is gone{more}", connection.id);
     }
     drop(connection);
     drop(place);

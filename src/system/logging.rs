@@ -5,15 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::panic;
+use std::panic::{self, Location};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+use std::{fmt, mem};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use env_logger::{Logger, Target};
-use log::{Level, LevelFilter, Log, Metadata, Record, error, warn};
+use log::{Level, LevelFilter, Log, Metadata, Record, error, info, warn};
 use serde::Serialize;
 
 use crate::config::LogFormat;
@@ -25,8 +26,14 @@ const LINES_MAX: usize = 1024;
 const FINISH_TIMEOUT: Duration = Duration::from_millis(250);
 /// How often it checks that.
 const FINISH_POLL: Duration = Duration::from_millis(5);
-/// How often the same kind of event is logged.
+/// Lines of one kind that are written in each [`REPEAT_INTERVAL`]: events, of which the log of a
+/// small room should show each, and troubles, of which one line says enough.
+const EVENTS_MAX: u64 = 5;
+const TROUBLES_MAX: u64 = 1;
 const REPEAT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Every kind of line that was due so far, by level, name and number.
+static KINDS: Mutex<BTreeMap<(Level, &str, i64), Kind>> = Mutex::new(BTreeMap::new());
 
 /// The running log, by which the end of the process waits for its last lines.
 pub struct Running {
@@ -60,13 +67,20 @@ pub fn start(format: LogFormat) -> io::Result<Running> {
     // A second call finds a logger set, and keeps that one.
     let _ = log::set_boxed_logger(Box::new(OwnLog(logger)));
     // A panic goes through the log too: a standard error that nobody reads would block its thread.
-    panic::set_hook(Box::new(|panic| error!("{panic}")));
+    panic::set_hook(Box::new(|panic| {
+        let line = panic.location().map_or(0, Location::line);
+        if let Some(more) = due_of(Level::Error, "panic", i64::from(line)) {
+            error!("{panic}{more}");
+        }
+    }));
     Ok(Running { lines, thread })
 }
 
 impl Running {
-    /// Waits until everything logged is written, or for `FINISH_TIMEOUT` if nobody reads it.
+    /// Waits until everything logged is written, or for `FINISH_TIMEOUT` if nobody reads it. Adds
+    /// what was left out.
     pub fn finish(self) {
+        log_left_out();
         // An empty line ends the thread.
         let deadline = Instant::now() + FINISH_TIMEOUT;
         if self.lines.send_deadline(Vec::new(), deadline).is_ok() {
@@ -81,22 +95,79 @@ impl Running {
 ///
 /// A system that is short of something refuses it many times a second.
 pub fn warn_of_failure(what: &'static str, error: &io::Error) {
-    if is_due(what, error.raw_os_error()) {
-        warn!("{what}: {error}");
+    let number = error.raw_os_error().unwrap_or_default();
+    if let Some(more) = due_of(Level::Warn, what, i64::from(number)) {
+        warn!("{what}: {error}{more}");
     }
 }
 
-/// True if an event of this kind was not logged within the last second. A kind is a name and a
-/// number. An attacker decides how often it happens, but not how fast the log grows.
-pub fn is_due(what: &'static str, number: Option<i32>) -> bool {
-    static LOGGED: Mutex<BTreeMap<(&str, Option<i32>), Instant>> = Mutex::new(BTreeMap::new());
-    let now = Instant::now();
-    let mut logged = LOGGED.lock().unwrap_or_else(PoisonError::into_inner);
-    let due = logged.get(&(what, number)).is_none_or(|&at| now >= at + REPEAT_INTERVAL);
-    if due {
-        logged.insert((what, number), now);
+/// Returns what a line of this kind ends with, or `None` if it must be left out. A visitor decides
+/// how often something happens, but not how fast the log grows.
+///
+/// Whoever writes a line at `info` or above that a visitor can cause asks here first. With `debug`,
+/// nothing is left out.
+pub fn due(level: Level, kind: &'static str) -> Option<LeftOut> {
+    due_of(level, kind, 0)
+}
+
+/// Returns what [`due`] returns, for one of the kinds of a name that have each a number.
+fn due_of(level: Level, name: &'static str, number: i64) -> Option<LeftOut> {
+    if log::max_level() >= LevelFilter::Debug {
+        return Some(LeftOut(0));
     }
-    due
+    let lines_max = if level <= Level::Warn { TROUBLES_MAX } else { EVENTS_MAX };
+    let mut kinds = KINDS.lock().unwrap_or_else(PoisonError::into_inner);
+    kinds.entry((level, name, number)).or_default().due(lines_max, Instant::now())
+}
+
+/// Logs how many lines were left out for which no further one of their kind came.
+fn log_left_out() {
+    let left_out = left_out();
+    if !left_out.is_empty() {
+        info!("left out of the log since the last line of each kind: {}", left_out.join(", "));
+    }
+}
+
+/// Returns each kind's name with the number of its lines left out.
+fn left_out() -> Vec<String> {
+    let kinds = KINDS.lock().unwrap_or_else(PoisonError::into_inner);
+    let left_out = kinds.iter().filter(|(_, kind)| kind.left_out > 0);
+    left_out.map(|((_, name, _), kind)| format!("{name} {}", kind.left_out)).collect()
+}
+
+/// How many lines of a kind were left out since the last one. As text, it is the end of the next
+/// one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeftOut(u64);
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == 0 { Ok(()) } else { write!(f, " (and {} more like it)", self.0) }
+    }
+}
+
+/// The lines of one kind.
+#[derive(Default)]
+pub struct Kind {
+    /// When the current interval began, and how many lines were written in it.
+    since: Option<Instant>,
+    written: u64,
+    left_out: u64,
+}
+
+impl Kind {
+    /// Returns what [`due`](fn@due) returns, if `lines_max` lines may be written in an interval.
+    pub fn due(&mut self, lines_max: u64, now: Instant) -> Option<LeftOut> {
+        if self.since.is_none_or(|since| now >= since + REPEAT_INTERVAL) {
+            (self.since, self.written) = (Some(now), 0);
+        }
+        if self.written == lines_max {
+            self.left_out += 1;
+            return None;
+        }
+        self.written += 1;
+        Some(LeftOut(mem::take(&mut self.left_out)))
+    }
 }
 
 fn write_lines(lines: &Receiver<Vec<u8>>, dropped: &AtomicU64, format: LogFormat) {

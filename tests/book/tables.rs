@@ -129,6 +129,7 @@ fn every_refusal_has_its_row_and_is_told_from_the_others() {
     assert_eq!(sorted(told), sorted(meant));
     for refusal in Refusal::ALL {
         let response = match refusal.status().as_u16() {
+            429 => response::refusal(refusal, "no", response::RETRY_AFTER_DEFAULT),
             503 => response::unavailable(refusal),
             _ => response::text(refusal.status(), "no"),
         };

@@ -213,6 +213,19 @@ fn a_client_that_sends_too_fast_is_slowed_down_notified_once_and_loses_nothing()
 }
 
 #[test]
+fn a_long_message_costs_as_much_as_its_kibibytes() {
+    let options = ["--message-rate", "10", "--message-burst", "20", "--max-message-bytes", "20000"];
+    let server = TestServer::start(&options);
+    let mut watcher = Client::join(&server, "watcher");
+    let flood = RawClient::connect(&server, "name=flood");
+    let long = public(&"x".repeat(20_000 - 100));
+    (&flood.stream).write_all(&long.repeat(3)).unwrap();
+    let stamps = [(); 3].map(|()| watcher.next_of("public")["ts"].as_u64().unwrap());
+    // The first has all of the burst. Each costs 20 units of 100 ms.
+    assert!(stamps[2] - stamps[0] >= 2000, "{stamps:?}");
+}
+
+#[test]
 fn pings_and_the_close_are_answered_at_once_however_much_waits() {
     let server = TestServer::start(&["--message-rate", "100", "--message-burst", "5"]);
     let mut watcher = Client::join(&server, "watcher");

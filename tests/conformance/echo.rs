@@ -44,7 +44,7 @@ pub fn serve(
             leftover,
             replies,
             config,
-            Backlog::new(config, &Backlogs::default()),
+            Backlog::new(config, None, &Backlogs::default()),
             Ok,
             |incoming| match incoming {
                 Incoming::Message(message) => send_back(&mut outbox, message),

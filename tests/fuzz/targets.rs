@@ -104,6 +104,7 @@ pub fn frames(data: &[u8]) {
         response: Vec::new(),
         leftover: with_head.to_vec(),
         join: Err(CloseReason::InternalError),
+        shared_burst: None,
     };
     client.write_all(later).expect("the socket takes it at once");
     client.shutdown(Shutdown::Write).expect("an open socket");

@@ -142,9 +142,69 @@ fn a_header_without_an_address_does_not_evade_the_limit() {
 
 #[test]
 fn without_a_limit_nobody_is_counted() {
-    let server = TestServer::start(&["--trusted-proxy=127.0.0.1", "--max-connections-per-ip=0"]);
+    let server = TestServer::start(&[
+        "--trusted-proxy=127.0.0.1",
+        "--max-connections-per-ip=0",
+        "--join-rate=0",
+    ]);
     let open: Vec<_> = (0..100).map(|_| ask_for(&server, "203.0.113.7")).collect();
     assert!(open.iter().all(|(status, _)| *status == 101));
+}
+
+/// Joins for `client` and leaves, or returns the status and all that follows it.
+fn join_and_leave(address: SocketAddr, client: &str) -> Result<(), (u16, String)> {
+    let stream = TcpStream::connect(address).expect("the server listens");
+    let (status, mut stream) = ask(stream, &format!("X-Forwarded-For: {client}\r\n"));
+    if status == 101 {
+        return Ok(());
+    }
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).expect("text");
+    Err((status, rest))
+}
+
+#[test]
+fn an_address_that_joins_and_leaves_all_the_time_is_told_429_and_when_to_come_back() {
+    const RATE: u64 = 2;
+    const BURST: u64 = 3;
+    let limits = [format!("--join-rate={RATE}"), format!("--max-connections-per-ip={BURST}")];
+    let options = ["--listen=127.0.0.1:0", "--trusted-proxy=127.0.0.1", &limits[0], &limits[1]];
+    let program = Program::start(&mut command(&options));
+    let start = Instant::now();
+    let (mut joined, mut refused) = (0, 0);
+    while refused < 20 {
+        match join_and_leave(program.address, "2001:db8::1") {
+            Ok(()) => joined += 1,
+            Err((429, rest))
+                if rest.ends_with("2001:db8::/64 joins too often; wait a moment\n") =>
+            {
+                assert!(rest.to_lowercase().contains("\r\nretry-after: 1\r\n"), "{rest}");
+                refused += 1;
+            }
+            // Until those that have left are gone.
+            Err((status, rest)) => {
+                let full = rest.contains("too many connections from 2001:db8::/64");
+                assert!(status == 429 && full && start.elapsed() < DEADLINE, "{status} {rest}");
+            }
+        }
+    }
+    let elapsed = start.elapsed();
+    let joined_max = BURST + RATE * (elapsed.as_secs() + 1);
+    assert!((1..=joined_max).contains(&joined), "{joined} in {elapsed:?}");
+    // The page is no join, another address is another, and this host's own are not counted.
+    let page = b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 2001:db8::1\r\n\r\n";
+    eventually("a free connection", || {
+        exchange(program.address, page).starts_with("HTTP/1.1 200 ").then_some(())
+    });
+    assert_eq!(join_and_leave(program.address, "2001:db8:0:1::1"), Ok(()));
+    for _ in 0..20 {
+        assert_eq!(join_and_leave(program.address, "127.0.0.1"), Ok(()));
+    }
+    eventually("its next join", || join_and_leave(program.address, "2001:db8::2").ok());
+    program.signal("TERM");
+    let (status, log) = program.ended();
+    let told = "refused: 429 joining_too_fast: 2001:db8::/64 joins too often";
+    assert!(status.success() && log.contains(told), "{log}");
 }
 
 /// Adds addresses to the loopback interface of this process's own network.
@@ -179,38 +239,50 @@ fn connect_from(source: &str, server: SocketAddr) -> TcpStream {
 fn a_direct_client_is_counted_whatever_its_headers_say() {
     in_own_network(|| {
         add_addresses(&ADDRESSES);
-        let few =
-            ["--max-connections-per-ip=3", "--trusted-proxy=192.0.2.2", "--handshake-timeout=1h"];
-        let server = TestServer::start(&[&["--listen", "[::]:0"], &few[..]].concat());
-        let port = server.address.port();
-        let v4 = SocketAddr::new("192.0.2.1".parse().unwrap(), port);
-        let v6 = SocketAddr::new("2001:db8::1".parse().unwrap(), port);
-        let silent: Vec<_> = (0..3).map(|_| connect_from("192.0.2.1", v4)).collect();
-        for forged in ["198.51.100.1", "127.0.0.1", "192.0.2.2"] {
-            let lines = format!("X-Forwarded-For: {forged}\r\n");
-            assert_eq!(ask(connect_from("192.0.2.1", v4), &lines).0, 429, "{forged}");
-        }
-        // Refusals don't count: it is let in as soon as one of the three has gone.
-        drop(silent);
-        eventually("a place becoming free", || {
-            (ask(connect_from("192.0.2.1", v4), "").0 == 101).then_some(())
-        });
+        add_addresses(&["192.0.2.9/32", "2001:db8:9::9/128"]);
+        {
+            let few = [
+                "--max-connections-per-ip=3",
+                "--trusted-proxy=192.0.2.2",
+                "--handshake-timeout=1h",
+            ];
+            let server = TestServer::start(&[&["--listen", "[::]:0"], &few[..]].concat());
+            let port = server.address.port();
+            let v4 = SocketAddr::new("192.0.2.9".parse().unwrap(), port);
+            let v6 = SocketAddr::new("2001:db8:9::9".parse().unwrap(), port);
+            let silent: Vec<_> = (0..3).map(|_| connect_from("192.0.2.1", v4)).collect();
+            for forged in ["198.51.100.1", "127.0.0.1", "192.0.2.2"] {
+                let lines = format!("X-Forwarded-For: {forged}\r\n");
+                assert_eq!(ask(connect_from("192.0.2.1", v4), &lines).0, 429, "{forged}");
+            }
+            // Refusals don't count: it is let in as soon as one of the three has gone.
+            drop(silent);
+            eventually("a place coming free", || {
+                (ask(connect_from("192.0.2.1", v4), "").0 == 101).then_some(())
+            });
 
-        let _first = connect_from("2001:db8::1", v6);
-        let _others = [connect_from("2001:db8::2", v6), connect_from("2001:db8::2", v6)];
-        assert_eq!(ask(connect_from("2001:db8::1", v6), "").0, 429);
-        // Behind the proxy are many clients, and clients on this host are no attackers.
-        let proxied: Vec<_> = (0..10)
-            .map(|number| {
-                ask(
-                    connect_from("192.0.2.2", v4),
-                    &format!("X-Forwarded-For: 203.0.113.{number}\r\n"),
-                )
-            })
-            .collect();
-        let loopback = SocketAddr::new("127.0.0.1".parse().unwrap(), port);
-        let own: Vec<_> = (0..10).map(|_| ask(connect_from("127.0.0.2", loopback), "")).collect();
-        assert!(proxied.iter().chain(&own).all(|(status, _)| *status == 101));
+            let _first = connect_from("2001:db8::1", v6);
+            let _others = [connect_from("2001:db8::2", v6), connect_from("2001:db8::2", v6)];
+            let (status, mut refused) = ask(connect_from("2001:db8::1", v6), "");
+            let mut rest = String::new();
+            refused.read_to_string(&mut rest).expect("text");
+            let named = rest.ends_with("too many connections from 2001:db8::/64\n");
+            assert!(status == 429 && named, "{rest}");
+            // Behind the proxy are many clients, and clients on this host are no attackers.
+            let proxied: Vec<_> = (0..10)
+                .map(|number| {
+                    ask(
+                        connect_from("192.0.2.2", v4),
+                        &format!("X-Forwarded-For: 203.0.113.{number}\r\n"),
+                    )
+                })
+                .collect();
+            let loopback = SocketAddr::new("127.0.0.1".parse().unwrap(), port);
+            let own = [("127.0.0.2", loopback), ("192.0.2.9", v4), ("2001:db8:9::9", v6)];
+            let own = own.into_iter().cycle().take(30);
+            let own: Vec<_> = own.map(|(from, to)| ask(connect_from(from, to), "")).collect();
+            assert!(proxied.iter().chain(&own).all(|(status, _)| *status == 101));
+        }
     });
 }
 

@@ -2,19 +2,19 @@
 //! dropped, newcomers are refused or wait, and places become free again.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use parlour::system::limits::{Ceiling, ceiling, pids_max};
+use parlour::system::limits::{Ceiling, ceiling, ceiling_below, cgroup_limit};
 use rlimit::Resource;
 use serde_json::json;
 
 use crate::support::program::{Program, assert_logged_rarely, command};
-use crate::support::raw::{RawClient, public, upgrade};
+use crate::support::raw::{RawClient, exchange, public, upgrade};
 use crate::support::{Client, DEADLINE, TestServer, assert_has, eventually, is_root};
 
 /// The program's threads that serve everyone: accept loop, hub, reaper, signals, log.
@@ -22,8 +22,14 @@ const COMMON_THREADS: u64 = 5;
 
 /// Requests an upgrade. Returns the response head in lower case.
 fn response_head(address: SocketAddr) -> String {
+    response_to(address, "room=newcomers").0
+}
+
+/// Requests an upgrade with this query. Returns the response head in lower case, and the
+/// connection.
+fn response_to(address: SocketAddr, query: &str) -> (String, TcpStream) {
     let mut stream = TcpStream::connect(address).expect("the server listens");
-    stream.write_all(upgrade("room=newcomers").as_bytes()).expect("the server reads");
+    stream.write_all(upgrade(query).as_bytes()).expect("the server reads");
     let mut response = Vec::new();
     let mut chunk = [0; 512];
     while !response.windows(4).any(|bytes| bytes == b"\r\n\r\n") {
@@ -31,7 +37,7 @@ fn response_head(address: SocketAddr) -> String {
         assert_ne!(n, 0, "{}", String::from_utf8_lossy(&response));
         response.extend(&chunk[..n]);
     }
-    String::from_utf8_lossy(&response).to_lowercase()
+    (String::from_utf8_lossy(&response).to_lowercase(), stream)
 }
 
 #[test]
@@ -58,6 +64,7 @@ fn a_client_above_the_ceiling_is_refused_with_503() {
 
 #[test]
 fn the_ceiling_is_the_smallest_of_the_systems_limits() {
+    let ceiling = |chosen| ceiling(chosen).expect("memory for a client");
     let by_system = ceiling(None);
     assert!(by_system.clients >= 1 && by_system.limit != "--max-connections", "{by_system:?}");
     assert_eq!(ceiling(Some(1)), Ceiling { clients: 1, requests: 32, limit: "--max-connections" });
@@ -86,9 +93,147 @@ fn a_cgroup_of_either_version_and_its_parents_set_a_limit() {
         ("nonsense\n\n", None),
     ];
     for (memberships, expected) in cases {
-        assert_eq!(pids_max(memberships, &root), expected, "{memberships:?}");
+        let found = cgroup_limit(memberships, &root, "pids", &["pids.max"]);
+        assert_eq!(found, expected, "{memberships:?}");
     }
     fs::remove_dir_all(&root).unwrap();
+}
+
+#[test]
+fn a_503_names_what_is_full_the_chat_or_the_places_for_requests() {
+    // 32 places for requests.
+    let server = TestServer::start(&["--max-connections=1", "--handshake-timeout=1h"]);
+    let body = |response: String| response.split_once("\r\n\r\n").expect("a body").1.to_owned();
+    let _member = Client::join(&server, "Ann");
+    let refused = exchange(server.address, upgrade("").as_bytes());
+    assert_eq!(body(refused), "the chat is full; try again later\n");
+    let silent = (0..33).map(|_| TcpStream::connect(server.address).expect("it listens"));
+    let mut silent: Vec<TcpStream> = silent.collect();
+    silent[0].set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut cut = String::new();
+    silent[0].read_to_string(&mut cut).expect("a clean end");
+    assert_eq!(body(cut), "too many requests at the same time; try again in a moment\n");
+}
+
+#[test]
+fn every_limit_of_kernel_and_cgroup_counts_and_one_that_aborts_is_no_start() {
+    const MEMORY: &str = "MemTotal: 65536 kB\nCommitLimit: 65536 kB\nCommitted_AS: 1024 kB\n";
+    let root = std::env::temp_dir().join(format!("parlour-limits-{}", std::process::id()));
+    let ceiling_with = |files: &[(&str, &str)]| {
+        let _ = fs::remove_dir_all(&root);
+        for (file, text) in files {
+            let path = root.join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        ceiling_below(&root, Some(100_000))
+    };
+    let v2 = ("proc/self/cgroup", "0::/a/b\n");
+    let v1 = ("proc/self/cgroup", "4:memory:/a\n0::/\n");
+    let strict = ("proc/sys/vm/overcommit_memory", "2\n");
+    type Files<'a> = &'a [(&'a str, &'a str)];
+    let cases: [(Files, &str, usize); 11] = [
+        (&[("proc/sys/fs/nr_open", "1048\n")], "fs.nr_open", 860),
+        (&[("proc/sys/fs/file-max", "1048\n")], "fs.file-max", 860),
+        (&[("proc/sys/kernel/threads-max", "1064\n")], "kernel.threads-max", 455),
+        (&[("proc/sys/kernel/pid_max", "1064\n")], "kernel.pid_max", 455),
+        (&[v2, ("sys/fs/cgroup/a/pids.max", "1064\n")], "the cgroup's pids.max", 455),
+        (&[("proc/meminfo", MEMORY)], "the machine's memory", 627),
+        (&[v2, ("sys/fs/cgroup/a/memory.max", "67108864\n")], "the cgroup's memory limit", 627),
+        (&[v2, ("sys/fs/cgroup/a/b/memory.high", "67108864\n")], "the cgroup's memory limit", 627),
+        (
+            &[v1, ("sys/fs/cgroup/memory/a/memory.limit_in_bytes", "67108864\n")],
+            "the cgroup's memory limit",
+            627,
+        ),
+        // A quarter of 47 MiB is left free, and 288 KiB a thread is much more than 36 KiB.
+        (&[strict, ("proc/meminfo", MEMORY)], "the system's CommitLimit", 43),
+        // With little memory at all, it tries with one client.
+        (&[("proc/meminfo", "MemTotal: 1024 kB\n")], "the machine's memory", 1),
+    ];
+    for (files, limit, clients) in cases {
+        let found = ceiling_with(files).expect("memory for a client");
+        assert_eq!((found.limit, found.clients), (limit, clients), "{files:?}");
+    }
+    let mappings = ceiling_with(&[("proc/sys/vm/max_map_count", "10000\n")]).expect("a client");
+    assert!(mappings.limit == "vm.max_map_count" && mappings.clients > 500, "{mappings:?}");
+    for (files, limit) in [
+        (&[("proc/sys/vm/max_map_count", "300\n")][..], "vm.max_map_count"),
+        (&[strict, ("proc/meminfo", &MEMORY.replace("65536", "9999"))], "CommitLimit"),
+    ] {
+        let problem = ceiling_with(files).expect_err("too little").to_string();
+        assert!(problem.contains(limit) && problem.contains("raise it"), "{problem}");
+    }
+    fs::remove_dir_all(&root).unwrap();
+}
+
+/// The program under a limit of prlimit(1), such as `--as=N`.
+fn limited(limit: &str, options: &[&str]) -> Command {
+    let mut command = Command::new("prlimit");
+    command.args([limit, env!("CARGO_BIN_EXE_parlour"), "--listen=127.0.0.1:0"]).args(options);
+    command.env_remove("MALLOC_ARENA_MAX").stderr(std::process::Stdio::piped());
+    command
+}
+
+/// The numbers of clients and of requests that a program promises, and the limit that it names.
+fn promised(program: &Program) -> (usize, usize, String) {
+    let line = eventually("the ceiling", || {
+        let log = program.logged();
+        let (_, rest) = log.split_once("at most ")?;
+        rest.split_once('\n').map(|(line, _)| line.to_owned())
+    });
+    let words: Vec<&str> = line.split(' ').collect();
+    let number = |word: &str| word.parse().expect("a number");
+    (number(words[0]), number(words[3]), words[words.len() - 1].to_owned())
+}
+
+#[test]
+fn under_a_limit_on_address_space_or_data_as_many_come_in_as_it_promises_and_nothing_aborts() {
+    for (limit, name) in [("--as=250000000", "RLIMIT_AS"), ("--data=60000000", "RLIMIT_DATA")] {
+        let program = Program::start(&mut limited(limit, &["--handshake-timeout=1h"]));
+        let (clients, requests, named) = promised(&program);
+        assert!(named == name && clients >= 10, "{clients} by {named}");
+        for round in 0..3 {
+            let page = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+            let join = |number: usize| {
+                // Readers whose stacks are free again, for writers to take.
+                assert!(exchange(program.address, page).starts_with("HTTP/1.1 200 "));
+                let query = format!("name=m{number}&room={round}-{}", number / 10);
+                eventually("a place", || {
+                    let response = response_to(program.address, &query);
+                    response.0.starts_with("http/1.1 101 ").then_some(response.1)
+                })
+            };
+            let members: Vec<TcpStream> = (0..clients).map(join).collect();
+            let silent = (0..requests + 20).map(|_| TcpStream::connect(program.address));
+            let silent: Vec<TcpStream> = silent.map(|stream| stream.expect("it listens")).collect();
+            for _ in 0..50 {
+                assert!(response_head(program.address).starts_with("http/1.1 503 "));
+            }
+            drop((members, silent));
+        }
+        program.signal("TERM");
+        let (status, log) = program.ended();
+        assert!(status.success(), "{log}");
+        assert!(log.contains("refused: 503 server_full"), "{log}");
+        assert!(!log.contains("no thread"), "the ceiling was low enough: {log}");
+    }
+}
+
+#[test]
+fn a_limit_that_leaves_no_memory_for_a_client_is_named_at_the_start() {
+    for (limit, name) in [("--as=30000000", "RLIMIT_AS"), ("--data=20000000", "RLIMIT_DATA")] {
+        let mut program = limited(limit, &[]).spawn().expect("prlimit, of util-linux");
+        let mut told = String::new();
+        let mut stderr = BufReader::new(program.stderr.take().expect("piped"));
+        stderr.read_line(&mut told).expect("text");
+        let ends = told == format!("parlour: {name} leaves no memory for a client: raise it\n");
+        if !ends {
+            program.kill().expect("a child");
+        }
+        let status = program.wait().expect("a child");
+        assert!(ends && status.code() == Some(1), "{status} {told}");
+    }
 }
 
 #[test]
