@@ -2,9 +2,9 @@
 
 use std::ffi::OsString;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::protocol::address::Address;
 use crate::protocol::name;
 
@@ -71,7 +71,8 @@ pub struct Chat {
 }
 
 impl Options {
-    /// Reads the command line (the program's name first) and the environment.
+    /// Reads the command line (the program's name first) and the environment. A wrong variable of
+    /// the server does not stop a command that needs none.
     ///
     /// # Errors
     /// Returns clap's error about a bad option; also for `--help` and `--version`, which are not
@@ -79,10 +80,16 @@ impl Options {
     pub fn read<I, T>(args: I) -> Result<Options, clap::Error>
     where
         I: IntoIterator<Item = T>,
-        T: Into<OsString> + Clone,
+        T: Into<OsString>,
     {
-        let options = Options::try_parse_from(args)?;
-        options.config.check()?;
+        let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+        let matches = config::parse(Options::command(), args.clone())?;
+        let mut options = Options::from_arg_matches(&matches)?;
+        match options.command {
+            None => options.config = Config::read(args)?,
+            Some(Command::Healthcheck { url: None }) => options.config = Config::read([PROGRAM])?,
+            Some(Command::Healthcheck { url: Some(_) } | Command::Chat(_)) => {}
+        }
         Ok(options)
     }
 

@@ -8,14 +8,15 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// Connections that the system completes before we accept them: a class opens the page at once.
 const BACKLOG: i32 = 1024;
 
-/// Listens on the address given by `option`.
+/// Listens on `address`. `prefix` is what stands before it where it was set, for errors: `--listen `,
+/// or `PARLOUR_LISTEN=`.
 ///
 /// # Errors
 /// Which address could not be bound, why, and what to do about it.
-pub fn bind(option: &str, address: &str) -> io::Result<TcpListener> {
+pub fn bind(prefix: &str, address: &str) -> io::Result<TcpListener> {
     listen(address).map_err(|error| {
-        let advice = advice(option, address, &error);
-        io::Error::new(error.kind(), format!("{option} {address}: {error}; {advice}"))
+        let advice = advice(prefix, address, &error);
+        io::Error::new(error.kind(), format!("{prefix}{address}: {error}; {advice}"))
     })
 }
 
@@ -45,7 +46,7 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Says what to do about an address that can't be bound.
-fn advice(option: &str, address: &str, error: &io::Error) -> String {
+fn advice(prefix: &str, address: &str, error: &io::Error) -> String {
     let parts =
         address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
     match (error.kind(), parts) {
@@ -54,21 +55,21 @@ fn advice(option: &str, address: &str, error: &io::Error) -> String {
             format!(
                 "another program has this port, perhaps a parlour that is running already \
                  (ss -ltnp 'sport = :{port}' shows which): stop it, or use another port: \
-                 {option} {host}:{other}"
+                 {prefix}{host}:{other}"
             )
         }
         (io::ErrorKind::PermissionDenied, Some((host, port))) => {
             format!(
-                "port {port} is reserved for the administrator: use {option} {host}:8080, and put \
+                "port {port} is reserved for the administrator: use {prefix}{host}:8080, and put \
                  a proxy in front of it"
             )
         }
         (io::ErrorKind::AddrNotAvailable, Some((_, port))) => {
             format!(
-                "this machine has no such address; {option} 0.0.0.0:{port} listens on every one \
+                "this machine has no such address; {prefix}0.0.0.0:{port} listens on every one \
                  that it has"
             )
         }
-        _ => format!("write it like {option} 127.0.0.1:8080"),
+        _ => format!("write it like {prefix}127.0.0.1:8080"),
     }
 }

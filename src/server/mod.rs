@@ -101,9 +101,11 @@ impl Server {
     /// Which address could not be bound, why, and what to do about it.
     pub fn bind(config: Config) -> io::Result<Server> {
         let ceiling = limits::ceiling(config.max_connections);
-        let listener = listener::bind("--listen", &config.listen)?.into();
+        let listener = listener::bind(&config.prefix("listen"), &config.listen)?.into();
         let metrics_listener = match &config.metrics_listen {
-            Some(address) => Some(listener::bind("--metrics-listen", address)?.into()),
+            Some(address) => {
+                Some(listener::bind(&config.prefix("metrics-listen"), address)?.into())
+            }
             None => None,
         };
         let run_id = getrandom::u64().map_err(io::Error::other)?;
