@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{self, Config};
@@ -86,7 +87,10 @@ impl Options {
         let matches = config::parse(Options::command(), args.clone())?;
         let mut options = Options::from_arg_matches(&matches)?;
         match options.command {
-            None => options.config = Config::read(args)?,
+            None => {
+                options.config = Config::read(args)?;
+                check_addresses(&options.config)?;
+            }
             Some(Command::Healthcheck { url: None }) => options.config = Config::read([PROGRAM])?,
             Some(Command::Healthcheck { url: Some(_) } | Command::Chat(_)) => {}
         }
@@ -102,6 +106,18 @@ impl Options {
             None => format!("{PROGRAM} --help"),
         }
     }
+}
+
+/// Checks the addresses to listen on, as far as that needs no network.
+fn check_addresses(config: &Config) -> Result<(), clap::Error> {
+    let metrics_listen = config.metrics_listen.as_ref().map(|text| ("metrics-listen", text));
+    for (option, text) in [("listen", &config.listen)].into_iter().chain(metrics_listen) {
+        Address::parse_listen(text).map_err(|problem| {
+            let problem = format!("{}{text}: {problem}", config.prefix(option));
+            Options::command().error(ErrorKind::ValueValidation, problem)
+        })?;
+    }
+    Ok(())
 }
 
 /// Checks a nickname.

@@ -34,15 +34,13 @@ const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
                   The log goes to standard error; RUST_LOG=debug shows more."
 )]
 pub struct Config {
-    /// Address and port to listen on; `[::]:8080` accepts IPv6 and IPv4, port 0 is any free one.
+    /// Address and port to listen on; :8080 is every address, IPv6 and IPv4; 8080 is that port of
+    /// 127.0.0.1; port 0 is any free one
     #[arg(
         long,
         env = "PARLOUR_LISTEN",
         value_name = "ADDRESS:PORT",
         default_value = "127.0.0.1:8080"
-    )]
-    #[arg(
-        help = "Address and port to listen on; [::]:8080 accepts IPv6 and IPv4, port 0 is any free one"
     )]
     pub listen: String,
 

@@ -90,6 +90,7 @@ fn an_error_names_the_variable_or_the_flag_that_set_the_value() {
         ("PARLOUR_LOG_FORMAT", "yaml", "for 'PARLOUR_LOG_FORMAT (--log-format "),
         ("PARLOUR_PING_TIMEOUT", "3s", "PARLOUR_PING_TIMEOUT=3s must be longer than --ping-inter"),
         ("PARLOUR_PING_INTERVAL", "2m", "--ping-timeout 1m 15s must be longer than PARLOUR_PING_"),
+        ("PARLOUR_METRICS_LISTEN", "http://[::]:80", "PARLOUR_METRICS_LISTEN=http://[::]:80: "),
         ("PARLOUR_METRICS_LISTEN", &address, &format!("PARLOUR_METRICS_LISTEN={address}: ")),
     ] {
         let output = with(name, value);
@@ -126,6 +127,8 @@ fn a_wrong_variable_of_the_server_does_not_stop_a_command_without_use_for_it() {
         let output = command(&[name, &address]).env("PARLOUR_QUEUE", "none").output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
+    let output = command(&["healthcheck"]).env("PARLOUR_LISTEN", "127.0.0.1:0").output().unwrap();
+    assert_one_line(&output, &["PARLOUR_LISTEN=127.0.0.1:0: ", "the server's log names the port"]);
 }
 
 #[test]
