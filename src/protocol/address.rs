@@ -272,7 +272,7 @@ fn interface_number(name: &str) -> io::Result<u32> {
 
 /// Returns the address at which this machine reaches a server that listens on `listen`: loopback
 /// if that stands for all addresses.
-pub fn reachable(mut listen: SocketAddr) -> SocketAddr {
+fn reachable(mut listen: SocketAddr) -> SocketAddr {
     if listen.ip().is_unspecified() {
         listen.set_ip(if listen.is_ipv4() {
             Ipv4Addr::LOCALHOST.into()

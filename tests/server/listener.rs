@@ -1,14 +1,18 @@
-//! Where a server listens: on addresses of real networks.
+//! Where a server listens: on addresses of real networks, and on sockets that systemd opens.
 
-use std::net::TcpListener;
-use std::path::Path;
-use std::process::{Command, Output};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
 
 use parlour::cli::{FAILURE, USAGE};
 
 use crate::support::namespace::{in_own_network, ip};
 use crate::support::program::{Program, command};
-use crate::support::raw::exchange;
+use crate::support::raw::{RawClient, exchange};
+use crate::support::{DEADLINE, eventually};
 
 const HEALTHZ: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 
@@ -134,4 +138,157 @@ fn an_address_that_appears_late_is_served_by_a_later_start() {
     // After a wrong option, which stays wrong, systemd does not.
     let (status, errors) = run(&mut command(&["--listen", "192.0.2.7:90000"]));
     assert_eq!(status, Some(USAGE.into()), "{errors}");
+}
+
+/// Returns a command that runs the program as systemd does with a socket unit: `socket` is its
+/// descriptor 3, `second` the next, and `names` are their names.
+fn activated(
+    options: &[&str],
+    socket: impl Into<OwnedFd>,
+    second: Option<OwnedFd>,
+    names: &str,
+) -> Command {
+    let count = if second.is_some() { 2 } else { 1 };
+    let script = "export LISTEN_PID=$$; exec \"$0\" \"$@\" 3<&0 4<&1 </dev/null >/dev/null";
+    let server = command(options);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script]).arg(server.get_program()).args(server.get_args());
+    shell.env("LISTEN_FDS", count.to_string()).env("LISTEN_FDNAMES", names).env_remove("RUST_LOG");
+    shell.stdin(socket.into()).stderr(Stdio::piped());
+    match second {
+        Some(second) => shell.stdout(second),
+        None => shell.stdout(Stdio::null()),
+    };
+    shell
+}
+
+fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    (listener, address)
+}
+
+#[test]
+fn a_systemd_socket_outlives_its_servers_and_refuses_nobody() {
+    let (socket, address) = listener();
+    let start = || {
+        let socket = socket.try_clone().expect("a descriptor");
+        Program::start(&mut activated(&["--listen=192.0.2.7:1"], socket, None, "parlour.socket"))
+    };
+    for _ in 0..3 {
+        let server = start();
+        assert_eq!(server.address, address);
+        let mut member = RawClient::connect_to(address, "name=Ann");
+        member.next_of("join");
+        server.signal("TERM");
+        assert_eq!(member.closed(), (1001, "server_shutdown".to_owned()));
+        let (status, log) = server.ended();
+        assert!(status.success() && log.contains("stopped"), "{log}");
+        assert!(log.contains("the socket parlour.socket, which takes the place of --listen\n"));
+        // No server runs now.
+        let mut early = TcpStream::connect(address).expect("systemd's socket is open");
+        early.set_read_timeout(Some(DEADLINE)).unwrap();
+        early.write_all(HEALTHZ).unwrap();
+        let server = start();
+        let mut response = String::new();
+        early.read_to_string(&mut response).expect("a response before the deadline");
+        assert!(response.ends_with("ok\n"), "{response}");
+        server.signal("TERM");
+        assert!(server.ended().0.success());
+    }
+}
+
+#[test]
+fn a_connection_made_while_a_server_stops_waits_for_the_next() {
+    let (socket, address) = listener();
+    let start = |options: &[&str]| {
+        let socket = socket.try_clone().expect("a descriptor");
+        Program::start(&mut activated(options, socket, None, "parlour.socket"))
+    };
+    let server = start(&["--shutdown-timeout=1h", "--write-timeout=1h"]);
+    // A client that does not reply to the close frame keeps the first server running.
+    let mut silent = RawClient::connect_to(address, "name=silent");
+    silent.next_of("join");
+    server.signal("TERM");
+    silent.closed();
+    let mut early = TcpStream::connect(address).expect("systemd's socket is open");
+    early.set_read_timeout(Some(DEADLINE)).unwrap();
+    early.write_all(HEALTHZ).unwrap();
+    drop(silent);
+    assert!(server.ended().0.success());
+    let server = start(&[]);
+    let mut response = String::new();
+    early.read_to_string(&mut response).expect("a response before the deadline");
+    assert!(response.ends_with("ok\n"), "{response}");
+    server.signal("TERM");
+    assert!(server.ended().0.success());
+}
+
+#[test]
+fn a_systemd_socket_named_metrics_serves_the_metrics() {
+    let ((chat, address), (metrics, metrics_address)) = (listener(), listener());
+    let ask = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
+    // In whichever order they come.
+    let first = activated(
+        &["--metrics-listen=192.0.2.7:1"],
+        chat.try_clone().unwrap(),
+        Some(metrics.try_clone().unwrap().into()),
+        "parlour.socket:metrics",
+    );
+    let second = activated(&[], metrics, Some(chat.into()), "metrics:connection");
+    for mut command in [first, second] {
+        let server = Program::start(&mut command);
+        assert_eq!((server.address, server.metrics), (address, Some(metrics_address)));
+        assert!(exchange(address, HEALTHZ).ends_with("ok\n"));
+        assert!(exchange(metrics_address, ask).contains("process_start_time_seconds"));
+        server.signal("TERM");
+        assert!(server.ended().0.success());
+    }
+    // Without another socket, the chat listens where its option says.
+    let (metrics, metrics_address) = listener();
+    let server = Program::start(&mut activated(&["--listen=0"], metrics, None, "metrics"));
+    assert_eq!(server.metrics, Some(metrics_address));
+    assert!(exchange(server.address, HEALTHZ).ends_with("ok\n"));
+    server.signal("TERM");
+    assert!(server.ended().0.success());
+}
+
+#[test]
+fn an_unusable_systemd_socket_is_one_clear_error() {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let path = folder.join(format!("{}.listener", std::process::id()));
+    let unix = UnixListener::bind(&path).expect("a free path");
+    std::fs::remove_file(&path).expect("it was made");
+    let (one, address) = listener();
+    let accepted = TcpStream::connect(address).unwrap();
+    let (two, _) = listener();
+    for (mut command, part) in [
+        (activated(&[], unix, None, "a.socket"), "a.socket, on which no TCP connection"),
+        (activated(&[], accepted, None, "connection"), "Accept=no"),
+        (
+            activated(&[], one.try_clone().unwrap(), Some(two.into()), "a.socket:a.socket"),
+            "ListenStream=[::]:8080",
+        ),
+        (
+            {
+                let mut command = activated(&[], one, None, "a.socket");
+                command.env("LISTEN_FDS", "many");
+                command
+            },
+            "LISTEN_FDS must be numbers",
+        ),
+    ] {
+        let (status, errors) = run(&mut command);
+        assert_eq!((status, errors.lines().count()), (Some(FAILURE.into()), 1), "{errors}");
+        assert!(errors.contains(part), "{part:?} in {errors}");
+    }
+}
+
+#[test]
+fn systemd_sockets_of_another_process_are_ignored() {
+    let mut command = command(&["--listen=127.0.0.1:0"]);
+    let server = Program::start(command.env("LISTEN_PID", "1").env("LISTEN_FDS", "1"));
+    eventually("the hub", || exchange(server.address, HEALTHZ).ends_with("ok\n").then_some(()));
+    server.signal("TERM");
+    assert!(server.ended().0.success());
 }
