@@ -1,7 +1,7 @@
 //! Where a server listens: on addresses of real networks, and on sockets that systemd opens.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -103,6 +103,26 @@ fn without_ipv6_all_addresses_are_the_ipv4_ones() {
     let (status, errors) = run(&mut without_ipv6(&["--listen=[::1]:9000"]));
     assert_eq!(status, Some(FAILURE.into()));
     assert!(errors.contains("no such address; --listen 0.0.0.0:9000"), "{errors}");
+}
+
+#[test]
+fn a_name_stands_for_the_first_of_its_addresses_on_this_machine() {
+    let found = ("localhost", 0).to_socket_addrs().expect("a name of this machine");
+    let found: Vec<IpAddr> = found.map(|address| address.ip()).collect();
+    let first = found.iter().find(|ip| ip.is_ipv4() || has_ipv6()).expect("an address");
+    let server = Program::start(&mut command(&["--listen=localhost:0"]));
+    assert_eq!(server.address.ip(), *first);
+    server.signal("TERM");
+    let (status, log) = server.ended();
+    assert!(status.success());
+    let choice = format!("has several addresses: parlour listens on {first}, not on ");
+    assert_eq!(log.contains(&choice), found.iter().any(|ip| ip != first), "{log}");
+    // It does not stand for another because a port of the first is taken.
+    let taken = TcpListener::bind((*first, 0)).expect("a free port");
+    let text = format!("localhost:{}", taken.local_addr().unwrap().port());
+    let (status, errors) = run(&mut command(&["--listen", &text]));
+    assert_eq!(status, Some(FAILURE.into()));
+    assert!(errors.contains(&format!("--listen {text}: ")) && errors.contains("use"), "{errors}");
 }
 
 #[test]
