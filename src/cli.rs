@@ -2,9 +2,10 @@
 
 use std::ffi::OsString;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::protocol::address::Address;
 use crate::protocol::name;
 
@@ -71,7 +72,8 @@ pub struct Chat {
 }
 
 impl Options {
-    /// Reads the command line (the program's name first) and the environment.
+    /// Reads the command line (the program's name first) and the environment. A wrong variable of
+    /// the server does not stop a command that needs none.
     ///
     /// # Errors
     /// Returns clap's error about a bad option; also for `--help` and `--version`, which are not
@@ -79,10 +81,19 @@ impl Options {
     pub fn read<I, T>(args: I) -> Result<Options, clap::Error>
     where
         I: IntoIterator<Item = T>,
-        T: Into<OsString> + Clone,
+        T: Into<OsString>,
     {
-        let options = Options::try_parse_from(args)?;
-        options.config.check()?;
+        let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+        let matches = config::parse(Options::command(), args.clone())?;
+        let mut options = Options::from_arg_matches(&matches)?;
+        match options.command {
+            None => {
+                options.config = Config::read(args)?;
+                check_addresses(&options.config)?;
+            }
+            Some(Command::Healthcheck { url: None }) => options.config = Config::read([PROGRAM])?,
+            Some(Command::Healthcheck { url: Some(_) } | Command::Chat(_)) => {}
+        }
         Ok(options)
     }
 
@@ -95,6 +106,18 @@ impl Options {
             None => format!("{PROGRAM} --help"),
         }
     }
+}
+
+/// Checks the addresses to listen on, as far as that needs no network.
+fn check_addresses(config: &Config) -> Result<(), clap::Error> {
+    let metrics_listen = config.metrics_listen.as_ref().map(|text| ("metrics-listen", text));
+    for (option, text) in [("listen", &config.listen)].into_iter().chain(metrics_listen) {
+        Address::parse_listen(text).map_err(|problem| {
+            let problem = format!("{}{text}: {problem}", config.prefix(option));
+            Options::command().error(ErrorKind::ValueValidation, problem)
+        })?;
+    }
+    Ok(())
 }
 
 /// Checks a nickname.

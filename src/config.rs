@@ -2,12 +2,24 @@
 //!
 //! They are checked once, at start. This file imports nothing else of parlour.
 
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::time::Duration;
+use std::{env, mem};
 
 use clap::builder::RangedU64ValueParser;
-use clap::{CommandFactory, Parser, ValueEnum};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use ipnet::IpNet;
+
+/// How every variable of an option begins.
+const VARIABLE_PREFIX: &str = "PARLOUR_";
+/// What stands between the items of a list.
+const LIST_DELIMITER: char = ',';
+/// How much a variable must resemble an option's, from 0 to 1, to be taken for a mistyped one. clap
+/// asks for as much of flags.
+const LIKENESS_MIN: f64 = 0.7;
 
 /// Longest duration of an option. Deadlines are computed by adding it to the clock, which must not
 /// overflow.
@@ -18,20 +30,17 @@ const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 #[command(
     name = "parlour",
     version,
-    after_help = "Durations have a unit: 500ms, 30s, 2m. The log goes to standard error; \
-                  RUST_LOG=debug shows more."
+    after_help = "Durations have a unit: 500ms, 30s, 2m. An empty variable counts as unset. \
+                  The log goes to standard error; RUST_LOG=debug shows more."
 )]
 pub struct Config {
-    /// Address and port to listen on; `[::]:8080` accepts IPv6 and IPv4, port 0 is any free one.
+    /// Address and port to listen on; :8080 is every address, IPv6 and IPv4; 8080 is that port of
+    /// 127.0.0.1; port 0 is any free one
     #[arg(
         long,
         env = "PARLOUR_LISTEN",
         value_name = "ADDRESS:PORT",
         default_value = "127.0.0.1:8080"
-    )]
-    #[arg(
-        help = "Address and port to listen on; [::]:8080 accepts IPv6 and IPv4, port 0 is any free \
-                one"
     )]
     pub listen: String,
 
@@ -156,6 +165,10 @@ pub struct Config {
         value_enum
     )]
     pub log_format: LogFormat,
+
+    /// The options that were set by a variable, by the names of their flags.
+    #[arg(skip)]
+    pub from_environment: Vec<String>,
 }
 
 /// The format of the log.
@@ -177,9 +190,17 @@ impl Config {
     pub fn read<I, T>(args: I) -> Result<Config, clap::Error>
     where
         I: IntoIterator<Item = T>,
-        T: Into<std::ffi::OsString> + Clone,
+        T: Into<OsString> + Clone,
     {
-        let config = Config::try_parse_from(args)?;
+        let mut args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+        let flags = parse(Config::command(), args.clone())?;
+        let variables = variables_beside(&flags)?;
+        // The flags are right, so an error is that of a variable.
+        let program = args.len().min(1);
+        args.splice(program..program, variables.iter().map(|(_, flag)| flag.into()));
+        let matches = parse(Config::command(), args).map_err(name_variable)?;
+        let mut config = Config::from_arg_matches(&matches)?;
+        config.from_environment = variables.into_iter().map(|(name, _)| name).collect();
         config.check()?;
         Ok(config)
     }
@@ -188,18 +209,141 @@ impl Config {
     ///
     /// # Errors
     /// Names those that do.
-    pub fn check(&self) -> Result<(), clap::Error> {
+    fn check(&self) -> Result<(), clap::Error> {
         if self.ping_timeout <= self.ping_interval {
             let problem = format!(
-                "--ping-timeout ({}) must be longer than --ping-interval ({}), or clients that \
-                 answer every ping are dropped",
+                "{}{} must be longer than {}{}, or clients that answer every ping are dropped",
+                self.prefix("ping-timeout"),
                 humantime::format_duration(self.ping_timeout),
+                self.prefix("ping-interval"),
                 humantime::format_duration(self.ping_interval),
             );
-            return Err(Config::command().error(clap::error::ErrorKind::ValueValidation, problem));
+            return Err(Config::command().error(ErrorKind::ValueValidation, problem));
         }
         Ok(())
     }
+
+    /// Returns what stands before the value of `option` where it was set, for errors: `--listen `,
+    /// or `PARLOUR_LISTEN=`.
+    pub fn prefix(&self, option: &str) -> String {
+        if self.from_environment.iter().any(|name| name == option) {
+            format!("{}=", variable(option))
+        } else {
+            format!("--{option} ")
+        }
+    }
+}
+
+/// Parses flags with `command`, without the environment: clap would take an empty variable for a
+/// value, and would call a variable by the name of its flag.
+///
+/// # Errors
+/// Those of [`Config::read`] that have to do with flags.
+pub fn parse(command: Command, args: Vec<OsString>) -> Result<ArgMatches, clap::Error> {
+    let args = tidy_lists(&command, args);
+    let flags_only = command.clone().mut_args(|argument| argument.env(None));
+    flags_only.try_get_matches_from(args.clone()).map_err(|error| match error.kind() {
+        // The help names the variables.
+        ErrorKind::DisplayHelp => command.try_get_matches_from(args).err().unwrap_or(error),
+        _ => error,
+    })
+}
+
+/// Removes spaces and empty items from the values of options that are lists.
+fn tidy_lists(command: &Command, args: Vec<OsString>) -> Vec<OsString> {
+    let lists = command.get_arguments().filter(|argument| is_list(argument));
+    let lists: Vec<String> =
+        lists.filter_map(Arg::get_long).map(|name| format!("--{name}")).collect();
+    let mut value_follows = false;
+    let tidied = args.into_iter().map(|arg| {
+        let is_value = mem::take(&mut value_follows);
+        let Some(text) = arg.to_str() else { return arg };
+        match text.split_once('=') {
+            _ if is_value => tidy_list(text).into(),
+            Some((flag, value)) if lists.iter().any(|list| list == flag) => {
+                format!("{flag}={}", tidy_list(value)).into()
+            }
+            _ => {
+                value_follows = lists.iter().any(|list| list == text);
+                arg
+            }
+        }
+    });
+    tidied.collect()
+}
+
+fn is_list(argument: &Arg) -> bool {
+    argument.get_value_delimiter() == Some(LIST_DELIMITER)
+}
+
+fn tidy_list(text: &str) -> String {
+    let items = text.split(LIST_DELIMITER).map(str::trim).filter(|item| !item.is_empty());
+    items.collect::<Vec<_>>().join(&LIST_DELIMITER.to_string())
+}
+
+/// Returns the options that are set by a variable and not by a flag: the name of each, and the flag
+/// that says the same. An empty variable sets nothing.
+fn variables_beside(flags: &ArgMatches) -> Result<Vec<(String, String)>, clap::Error> {
+    let mut variables = Vec::new();
+    for argument in Config::command().get_arguments() {
+        let (Some(option), Some(variable)) = (argument.get_long(), argument.get_env()) else {
+            continue;
+        };
+        if flags.value_source(argument.get_id().as_str()) == Some(ValueSource::CommandLine) {
+            continue;
+        }
+        let value = env::var_os(variable).unwrap_or_default().into_string().map_err(|_| {
+            let problem = format!("{} is not valid UTF-8", variable.display());
+            Config::command().error(ErrorKind::InvalidUtf8, problem)
+        })?;
+        let value = if is_list(argument) { tidy_list(&value) } else { value };
+        if !value.trim().is_empty() {
+            variables.push((option.to_owned(), format!("--{option}={value}")));
+        }
+    }
+    Ok(variables)
+}
+
+/// Puts the name of the variable before that of the flag.
+fn name_variable(mut error: clap::Error) -> clap::Error {
+    if let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) {
+        // With the name of its value: `--queue <ENTRIES>`.
+        let option = flag.split(' ').next().unwrap_or_default().trim_start_matches("--");
+        let named = format!("{} ({flag})", variable(option));
+        error.insert(ContextKind::InvalidArg, ContextValue::String(named));
+    }
+    error
+}
+
+/// Returns the variable of an option.
+fn variable(option: &str) -> String {
+    format!("{VARIABLE_PREFIX}{}", option.to_uppercase().replace('-', "_"))
+}
+
+/// Returns the variables that look like options and are none, each with the option's variable that
+/// it resembles most.
+pub fn unknown_variables() -> Vec<(String, Option<String>)> {
+    let command = Config::command();
+    let known = command.get_arguments().filter_map(|argument| argument.get_env()?.to_str());
+    let known: Vec<&str> = known.collect();
+    let set = env::vars_os().filter(|(_, value)| !value.is_empty());
+    let names = set.map(|(name, _)| name.to_string_lossy().into_owned());
+    let unknown =
+        names.filter(|name| name.starts_with(VARIABLE_PREFIX) && !known.contains(&&**name));
+    let with_nearest = unknown.map(|name| {
+        let nearest = nearest(&name, &known).map(str::to_owned);
+        (name, nearest)
+    });
+    with_nearest.collect()
+}
+
+/// Returns what resembles `name` most, if anything does.
+fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let own_part = |name: &str| name.trim_start_matches(VARIABLE_PREFIX).to_owned();
+    let likeness = |known: &&'a str| (strsim::jaro(&own_part(name), &own_part(known)), *known);
+    let rated = known.iter().map(likeness);
+    let (likeness, nearest) = rated.max_by(|(one, _), (other, _)| one.total_cmp(other))?;
+    (likeness > LIKENESS_MIN).then_some(nearest)
 }
 
 /// A value of `--allow-origin`.

@@ -8,7 +8,7 @@ use std::thread;
 
 use log::{error, info, warn};
 use parlour::cli::{Command, FAILURE, Options, PROGRAM, SIGNAL_BASE, USAGE};
-use parlour::config::{Config, LogFormat};
+use parlour::config::{self, Config, LogFormat};
 use parlour::server::{Server, StopHandle};
 use parlour::system::{limits, logging, network};
 use parlour::terminal;
@@ -58,6 +58,7 @@ fn run_server(config: Config) -> ExitCode {
     if let Err(error) = raised {
         warn!("can't raise the limit on open files, each of which may be a client: {error}");
     }
+    warn_of_unknown_variables();
     let json = config.log_format == LogFormat::Json;
     let status = match start(config) {
         Ok(server) => serve(server),
@@ -70,6 +71,19 @@ fn run_server(config: Config) -> ExitCode {
     };
     log.finish();
     status
+}
+
+/// Logs variables that may be mistyped options, in one line however many there are.
+fn warn_of_unknown_variables() {
+    let unknown = config::unknown_variables();
+    let unknown = unknown.into_iter().map(|(name, nearest)| {
+        let meant = nearest.map(|nearest| format!(" (did you mean {nearest}?)"));
+        format!("{}{}", name.escape_debug(), meant.unwrap_or_default())
+    });
+    let unknown: Vec<String> = unknown.collect();
+    if !unknown.is_empty() {
+        warn!("no option has such a variable: {}; {PROGRAM} --help lists all", unknown.join(", "));
+    }
 }
 
 /// Binds a server that stops when a signal asks it to, and logs its addresses.

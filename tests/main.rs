@@ -24,6 +24,7 @@ mod chat {
 }
 mod server {
     mod capacity;
+    mod listener;
     mod memory;
     mod shutdown;
 }

@@ -1,18 +1,22 @@
 //! The program: its start, its options, its signals and its log.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Output, Stdio};
 
+use clap::CommandFactory;
+use parlour::config::Config;
 use serde_json::{Value, json};
 
 use crate::support::namespace::{in_own_network, ip};
 use crate::support::program::{Program, assert_contains, command};
 use crate::support::raw::{
-    CLOSE, FIN, RawClient, exchange_bytes, get, masked, public, text, upgrade,
+    CLOSE, FIN, RawClient, exchange, exchange_bytes, get, masked, public, text, upgrade,
 };
-use crate::support::{assert_has, config, eventually, pty};
+use crate::support::{TestServer, assert_has, config, eventually, pty};
 
 fn run(options: &[&str]) -> Output {
     command(options).output().expect("the program runs")
@@ -72,7 +76,121 @@ fn a_bad_start_is_one_clear_line_and_an_error_status() {
     );
     assert_one_line(&run(&["extra"]), &["extra"]);
     let output = command(&[]).env("PARLOUR_QUEUE", "none").output().unwrap();
-    assert_one_line(&output, &["none", "--queue"]);
+    assert_one_line(&output, &["none", "--queue", "PARLOUR_QUEUE"]);
+}
+
+#[test]
+fn an_error_names_the_variable_or_the_flag_that_set_the_value() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let with = |name: &str, value: &str| {
+        command(&["--listen=127.0.0.1:0"]).env(name, value).output().expect("the program runs")
+    };
+    for (name, value, part) in [
+        ("PARLOUR_TRUSTED_PROXY", "127.0.0.1, nobody", "'nobody' for 'PARLOUR_TRUSTED_PROXY ("),
+        ("PARLOUR_ALLOW_ORIGIN", "chat.example", "for 'PARLOUR_ALLOW_ORIGIN (--allow-origin "),
+        ("PARLOUR_LOG_FORMAT", "yaml", "for 'PARLOUR_LOG_FORMAT (--log-format "),
+        ("PARLOUR_PING_TIMEOUT", "3s", "PARLOUR_PING_TIMEOUT=3s must be longer than --ping-inter"),
+        ("PARLOUR_PING_INTERVAL", "2m", "--ping-timeout 1m 15s must be longer than PARLOUR_PING_"),
+        ("PARLOUR_METRICS_LISTEN", "http://[::]:80", "PARLOUR_METRICS_LISTEN=http://[::]:80: "),
+        ("PARLOUR_METRICS_LISTEN", &address, &format!("PARLOUR_METRICS_LISTEN={address}: ")),
+    ] {
+        let output = with(name, value);
+        assert_one_line(&output, &[part]);
+        let flags = String::from_utf8_lossy(&output.stderr).contains("--metrics-listen");
+        assert!(!flags, "{name} {value}");
+    }
+    let not_text = command(&[]).env("PARLOUR_QUEUE", OsStr::from_bytes(b"\xff")).output().unwrap();
+    assert_one_line(&not_text, &["PARLOUR_QUEUE is not valid UTF-8"]);
+    // A variable that a flag overrides is not read.
+    let overridden = command(&["--listen", &address]).env("PARLOUR_LISTEN", "a:b").output();
+    assert_one_line(&overridden.unwrap(), &[&format!("--listen {address}: ")]);
+}
+
+#[test]
+fn an_empty_variable_is_an_unset_one_whatever_the_option() {
+    let mut command = command(&["--listen=127.0.0.1:0"]);
+    for argument in Config::command().get_arguments() {
+        if let Some(variable) = argument.get_env().filter(|&name| name != "PARLOUR_LISTEN") {
+            command.env(variable, "");
+        }
+    }
+    let program = Program::start(command.env("PARLOUR_TRUSTED_PROXY", " , ").env("RUST_LOG", ""));
+    program.signal("TERM");
+    let (status, log) = program.ended();
+    assert!(status.success() && log.contains("stopped") && !log.contains("variable"), "{log}");
+}
+
+#[test]
+fn a_wrong_variable_of_the_server_does_not_stop_a_command_without_use_for_it() {
+    let server = TestServer::start(&[]);
+    let address = server.address.to_string();
+    for name in ["chat", "healthcheck"] {
+        let output = command(&[name, &address]).env("PARLOUR_QUEUE", "none").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let output = command(&["healthcheck"]).env("PARLOUR_LISTEN", "127.0.0.1:0").output().unwrap();
+    assert_one_line(&output, &["PARLOUR_LISTEN=127.0.0.1:0: ", "the server's log names the port"]);
+}
+
+#[test]
+fn a_list_may_have_spaces_and_end_in_a_comma() {
+    let networks = |list: &str| {
+        let parsed = config(&["--trusted-proxy", list]).trusted_proxy;
+        assert_eq!(config(&[&format!("--trusted-proxy={list}")]).trusted_proxy, parsed, "{list}");
+        parsed.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let two = ["127.0.0.1/32", "10.0.0.0/8"];
+    for list in [
+        "127.0.0.1,10.0.0.0/8",
+        "127.0.0.1, 10.0.0.0/8",
+        " 127.0.0.1 ,,10.0.0.0/8,",
+        "127.0.0.1,\t10.0.0.0/8 , ",
+    ] {
+        assert_eq!(networks(list), two, "{list}");
+    }
+    let origins = config(&["--allow-origin", "https://a.example, *,", "--allow-origin=null ,"]);
+    assert_eq!(origins.allow_origin.len(), 3);
+    let options = ["--listen=127.0.0.1:0", "--max-connections-per-ip=1"];
+    let program =
+        Program::start(command(&options).env("PARLOUR_TRUSTED_PROXY", "10.0.0.0/8, 127.0.0.1,"));
+    let ask = b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n";
+    let _member = forwarded(program.address, "192.0.2.7");
+    assert!(exchange(program.address, ask).starts_with("HTTP/1.1 429 "));
+    program.signal("TERM");
+    assert!(program.ended().0.success());
+}
+
+/// A client whose connection a proxy on this host hands on for `address`.
+fn forwarded(server: SocketAddr, address: &str) -> std::net::TcpStream {
+    let mut stream = std::net::TcpStream::connect(server).expect("the server listens");
+    let request = crate::support::raw::upgrade("name=x");
+    let request = request.replace("Host:", &format!("X-Forwarded-For: {address}\r\nHost:"));
+    stream.write_all(request.as_bytes()).expect("the server reads");
+    stream.read_exact(&mut [0; 12]).expect("a response");
+    stream
+}
+
+#[test]
+fn one_line_warns_of_unknown_variables_and_names_the_nearest_ones() {
+    let mut command = command(&["--listen=127.0.0.1:0"]);
+    command.env("PARLOUR_MAX_CONNECTION", "5").env("PARLOUR_METRICS", "1").env("PARLOUR_ZZ\n", "1");
+    command.env("PARLOUR_EMPTY", "").env("XPARLOUR_QUEUE", "5").env("PARLOUR_HISTORY", "5");
+    let program = Program::start(&mut command);
+    program.signal("TERM");
+    let (status, log) = program.ended();
+    let warnings: Vec<&str> = log.lines().filter(|line| line.contains("variable")).collect();
+    assert!(status.success() && warnings.len() == 1, "{log}");
+    for part in [
+        "PARLOUR_MAX_CONNECTION (did you mean PARLOUR_MAX_CONNECTIONS?)",
+        "PARLOUR_METRICS (did you mean PARLOUR_METRICS_LISTEN?)",
+        "PARLOUR_ZZ\\n",
+    ] {
+        assert!(warnings[0].contains(part), "{part} in {log}");
+    }
+    for other in ["PARLOUR_EMPTY", "PARLOUR_QUEUE", "PARLOUR_HISTORY"] {
+        assert!(!log.contains(other), "{other} in {log}");
+    }
 }
 
 #[test]

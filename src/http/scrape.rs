@@ -1,7 +1,7 @@
 //! `GET /metrics` on a listener of its own, `--metrics-listen`, for Prometheus and its like.
 
-use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use log::debug;
@@ -21,13 +21,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const TEXT_FORMAT: HeaderValue =
     HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
-/// Serves scrapers one at a time, until `stopping` is set and the listener is shut down.
-pub fn serve(listener: &TcpListener, stopping: &AtomicBool) {
-    loop {
-        let accepted = listener.accept();
-        if stopping.load(Ordering::SeqCst) {
-            return;
-        }
+/// Serves scrapers one at a time, until there are no more `connections`.
+pub fn serve(connections: impl Iterator<Item = io::Result<(TcpStream, SocketAddr)>>) {
+    for accepted in connections {
         match accepted {
             Ok((stream, peer)) => {
                 if let Err(problem) = reply(&stream) {
@@ -42,7 +38,7 @@ pub fn serve(listener: &TcpListener, stopping: &AtomicBool) {
     }
 }
 
-fn reply(stream: &TcpStream) -> std::io::Result<()> {
+fn reply(stream: &TcpStream) -> io::Result<()> {
     let (response, head_only) = match request::read_head(stream, SCRAPE_TIMEOUT) {
         Ok((request, _)) => {
             (respond_to(request.uri().path(), request.method()), request.method() == Method::HEAD)

@@ -2,7 +2,8 @@
 //! connection.
 //!
 //! May import `http`, `store`, `chat`, `system`, `protocol` and `config`. In reading order: this
-//! file, then [`reaper`], which joins the threads, and [`listener`], which binds addresses.
+//! file, then [`reaper`], which joins the threads, and [`listener`], which binds addresses and
+//! accepts connections.
 //!
 //! # What always holds
 //!
@@ -17,16 +18,16 @@
 pub mod listener;
 pub mod reaper;
 
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::fmt;
+use std::io::{self, PipeWriter, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-use std::{fmt, io};
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded, unbounded};
 use log::{Level, debug, info, warn};
-use socket2::SockRef;
 
 use crate::chat::backlog::Backlogs;
 use crate::chat::client::Shared;
@@ -38,11 +39,11 @@ use crate::config::Config;
 use crate::http::admission::{Admission, NoPlace, Place};
 use crate::http::response::{self, turn_away, unavailable};
 use crate::http::{proxy, routes, scrape};
-use crate::protocol::address::reachable;
 use crate::protocol::refusal::Refusal;
 use crate::system::limits::{self, Ceiling};
 use crate::system::metrics::METRICS;
 use crate::system::{logging, systemd};
+use listener::Listener;
 use reaper::{EndedOnDrop, Event, Reaper, Served};
 
 /// Pause after a failed `accept`. Running out of descriptors passes when somebody leaves.
@@ -58,9 +59,9 @@ const CUT_AFTER: f64 = 0.8;
 /// A bound server that does not serve yet.
 pub struct Server {
     config: Arc<Config>,
-    listener: Arc<TcpListener>,
-    metrics_listener: Option<Arc<TcpListener>>,
-    stopping: Arc<AtomicBool>,
+    listener: Listener,
+    metrics_listener: Option<Listener>,
+    stop: StopHandle,
     ceiling: Ceiling,
     run_id: u64,
 }
@@ -68,9 +69,9 @@ pub struct Server {
 /// Stops a server from another thread.
 #[derive(Clone)]
 pub struct StopHandle {
-    /// Weak, so that the server alone decides when the sockets are closed.
-    listeners: Vec<Weak<TcpListener>>,
     stopping: Arc<AtomicBool>,
+    /// Wakes the threads that wait for connections.
+    waker: Arc<PipeWriter>,
 }
 
 /// Why a server did not end well.
@@ -106,15 +107,16 @@ impl Server {
     /// leaves no memory for a client.
     pub fn bind(config: Config) -> io::Result<Server> {
         let ceiling = limits::ceiling(config.max_connections)?;
-        let listener = listener::bind("--listen", &config.listen)?.into();
-        let metrics_listener = match &config.metrics_listen {
-            Some(address) => Some(listener::bind("--metrics-listen", address)?.into()),
-            None => None,
-        };
+        let (listener, metrics_listener) = listener::sockets(&config)?;
+        let (wake, waker) = io::pipe()?;
+        let (wake, stopping) = (Arc::new(wake), Arc::new(AtomicBool::new(false)));
+        let listen = |socket| Listener::new(socket, stopping.clone(), wake.clone());
+        let listener = listen(listener)?;
+        let metrics_listener = metrics_listener.map(listen).transpose()?;
         let run_id = getrandom::u64().map_err(io::Error::other)?;
-        let stopping = Arc::new(AtomicBool::new(false));
+        let stop = StopHandle { stopping, waker: Arc::new(waker) };
         let config = Arc::new(config);
-        Ok(Server { config, listener, metrics_listener, stopping, ceiling, run_id })
+        Ok(Server { config, listener, metrics_listener, stop, ceiling, run_id })
     }
 
     /// Returns the address it listens on, with the port that the system chose for port 0.
@@ -135,9 +137,7 @@ impl Server {
 
     /// Returns a handle that stops it.
     pub fn stop_handle(&self) -> StopHandle {
-        let listeners = [Some(&self.listener), self.metrics_listener.as_ref()];
-        let listeners = listeners.into_iter().flatten().map(Arc::downgrade).collect();
-        StopHandle { listeners, stopping: self.stopping.clone() }
+        self.stop.clone()
     }
 
     /// Serves until stopped, then closes every connection and joins every thread.
@@ -165,12 +165,11 @@ impl Server {
         let Ceiling { clients, requests, limit } = self.ceiling;
         info!("at most {clients} clients and {requests} requests at a time, limited by {limit}");
         METRICS.connections_max.with_label_values(&[limit]).set(clients as i64);
-        if let Some(listener) = self.metrics_listener.clone() {
-            let stopping = self.stopping.clone();
+        if let Some(listener) = self.metrics_listener {
             // Not joined: a scraper that is slow to read must not delay the end.
-            spawn("metrics", move || scrape::serve(&listener, &stopping))?;
+            spawn("metrics", move || scrape::serve(listener.connections()))?;
         }
-        let (config, stopping) = (self.config.clone(), self.stopping.clone());
+        let (config, stopping) = (self.config.clone(), self.stop.stopping);
         let backlogs = Backlogs::new(stopping.clone());
         let shared = Arc::new(Shared { config, inbox, sweeps, stopping, backlogs });
         let ready = {
@@ -204,19 +203,12 @@ impl Server {
 
 /// Accepts connections until the server is told to stop. It never ends by itself.
 fn accept_loop(
-    listener: &TcpListener,
+    listener: &Listener,
     admission: &Arc<Admission>,
     shared: &Arc<Shared>,
     reaper: &Sender<Event>,
 ) {
-    for id in 1.. {
-        let accepted = listener.accept();
-        if shared.stopping() {
-            if let Ok((stream, _)) = accepted {
-                turn_away(&stream, unavailable(Refusal::ServerStopping));
-            }
-            return;
-        }
+    for (id, accepted) in (1..).zip(listener.connections()) {
         match accepted {
             Ok((stream, peer)) => {
                 METRICS.connections_accepted.inc();
@@ -316,14 +308,9 @@ fn refuse(
 impl StopHandle {
     /// Tells the server to stop. Returns at once; [`Server::run`] returns when it has stopped.
     pub fn stop(&self) {
-        self.stopping.store(true, Ordering::SeqCst);
-        for listener in self.listeners.iter().filter_map(Weak::upgrade) {
-            // On Linux this ends a blocked accept. Elsewhere a connection of our own does.
-            if SockRef::from(&*listener).shutdown(Shutdown::Both).is_err()
-                && let Ok(address) = listener.local_addr()
-            {
-                let _ = TcpStream::connect_timeout(&reachable(address), ACCEPT_PAUSE);
-            }
+        if !self.stopping.swap(true, Ordering::SeqCst) {
+            // An empty pipe always takes a byte.
+            let _ = (&*self.waker).write_all(&[0]);
         }
     }
 }

@@ -14,7 +14,7 @@ use prometheus::{
 };
 use tungstenite::http::Response;
 
-use super::process::{self, Usage};
+use super::process::Usage;
 use crate::protocol::close::CloseReason;
 use crate::protocol::refusal::Refusal;
 
@@ -217,6 +217,7 @@ fn registered<M: Collector + Clone + 'static>(
 /// What the process costs, under the names that Prometheus' own clients use. Absent where the
 /// system is not Linux.
 struct ProcessMetrics {
+    start_time_seconds: Gauge,
     cpu_seconds: Counter,
     resident_bytes: IntGauge,
     threads: IntGauge,
@@ -227,12 +228,14 @@ impl ProcessMetrics {
     fn register(registry: &Registry) -> Option<ProcessMetrics> {
         Usage::read()?;
         let gauge = |name: &str, help: &str| registered(registry, IntGauge::new(name, help));
-        let start = Gauge::new(
-            "process_start_time_seconds",
-            "Start of the process, in seconds since 1970.",
-        );
-        registered(registry, start).set(process::start_time_seconds());
         Some(ProcessMetrics {
+            start_time_seconds: registered(
+                registry,
+                Gauge::new(
+                    "process_start_time_seconds",
+                    "Start of the process, in seconds since 1970.",
+                ),
+            ),
             cpu_seconds: registered(
                 registry,
                 Counter::new(
@@ -251,6 +254,7 @@ impl ProcessMetrics {
 
     fn update(&self) {
         let Some(usage) = Usage::read() else { return };
+        self.start_time_seconds.set(usage.start_time_seconds);
         // There is one scrape at a time, so nothing is counted twice.
         self.cpu_seconds.inc_by((usage.cpu_seconds - self.cpu_seconds.get()).max(0.0));
         self.resident_bytes.set(usage.resident_bytes);

@@ -8,7 +8,7 @@
 //! - [`metrics`]: what is counted, in Prometheus' text format.
 //! - [`network`]: the addresses of this machine.
 //! - [`process`]: what the process costs.
-//! - [`systemd`]: readiness and watchdog.
+//! - [`systemd`]: its sockets, readiness and watchdog.
 
 pub mod limits;
 pub mod logging;

@@ -1,9 +1,12 @@
-//! Notifies systemd (sd_notify(3)): the server listens, the hub replies, the server stops.
+//! Takes sockets from systemd (sd_listen_fds(3)), and notifies it (sd_notify(3)): the server
+//! listens, the hub replies, the server stops.
 //!
 //! That the hub replies is sent as often as the unit's `WatchdogSec` asks for. Without systemd,
 //! which names its socket in `NOTIFY_SOCKET`, nothing is sent and no thread is started.
 
 use std::io;
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -19,6 +22,30 @@ const SIGNS_PER_TIMEOUT: u32 = 2;
 pub struct Ready {
     /// Dropped, it ends the watchdog's thread.
     _watchdog: Option<Sender<()>>,
+}
+
+/// Takes the sockets that systemd has opened for this process, each with its name. There are none
+/// without a socket unit, and none from the second call on.
+///
+/// systemd keeps them open too, so connections wait in them while no server runs.
+///
+/// # Errors
+/// If the variables that name them are wrong.
+pub fn sockets() -> io::Result<Vec<(String, TcpListener)>> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Ordering::Relaxed) {
+        // Each descriptor has one owner.
+        return Ok(Vec::new());
+    }
+    let sockets = sd_listen_fds::get().map_err(|error| {
+        let problem = format!("{error}: LISTEN_PID and LISTEN_FDS must be numbers");
+        io::Error::new(io::ErrorKind::InvalidInput, problem)
+    })?;
+    let named = sockets.into_iter().map(|(name, fd)| {
+        // The name that sd_listen_fds_with_names(3) has for it, too.
+        (name.unwrap_or_else(|| "unknown".to_owned()), fd.into())
+    });
+    Ok(named.collect())
 }
 
 /// Notifies systemd that the server listens, and starts the watchdog's thread if the unit has one.

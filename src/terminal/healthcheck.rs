@@ -1,16 +1,17 @@
 //! `parlour healthcheck`: asks a server whether it is well, for monitors on a machine without curl.
 
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
 
-use crate::protocol::address::{Address, reachable};
+use crate::protocol::address::Address;
 
 /// Time for the whole check, looking up the name included. The server waits one second for its hub.
 const DEADLINE: Duration = Duration::from_secs(2);
+/// Time to connect to each address of the server, so that there is time left for a second one.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(900);
 /// Bytes to read of a response. Its first line, which has the status, is far shorter.
 const RESPONSE_BYTES_MAX: u64 = 4096;
 /// Headers to read of a response, more than parlour sends.
@@ -20,13 +21,15 @@ const PATH: &str = "/healthz";
 /// The status of a server that is well.
 const OK: u16 = 200;
 
-/// Asks the server at `url`; without it, the server on this machine that listens on `listen`.
+/// Asks the server at `url`; without it, the server on this machine that listens on `listen`, the
+/// value of `PARLOUR_LISTEN`.
 ///
 /// # Errors
 /// Says which address gives no answer or a wrong one, and which.
 pub fn run(url: Option<&str>, listen: &str) -> Result<(), String> {
-    let text = url.map_or_else(|| local_server(listen), str::to_owned);
-    let mut address = Address::parse(&text).map_err(|problem| format!("{text}: {problem}"))?;
+    let (text, prefix) = url.map_or((listen, "PARLOUR_LISTEN="), |url| (url, ""));
+    let mut address =
+        Address::parse(text).map_err(|problem| format!("{prefix}{text}: {problem}"))?;
     if address.path == "/" {
         PATH.clone_into(&mut address.path);
     }
@@ -51,7 +54,7 @@ pub fn run(url: Option<&str>, listen: &str) -> Result<(), String> {
 
 /// Sends the request and returns the status of the response.
 fn probe(address: &Address) -> io::Result<u16> {
-    let mut stream = address.connect(DEADLINE)?;
+    let mut stream = address.connect(CONNECT_TIMEOUT)?;
     let Address { authority, path, .. } = address;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n")?;
     let mut received = Vec::new();
@@ -62,13 +65,5 @@ fn probe(address: &Address) -> io::Result<u16> {
     match (parsed, response.code) {
         (Ok(_), Some(status)) => Ok(status),
         _ => Err(io::Error::other("the server there does not speak HTTP")),
-    }
-}
-
-/// Returns the address of the server that listens on `listen` here. A host name is used as it is.
-fn local_server(listen: &str) -> String {
-    match listen.parse::<SocketAddr>() {
-        Ok(address) => reachable(address).to_string(),
-        Err(_) => listen.to_owned(),
     }
 }

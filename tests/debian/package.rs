@@ -4,9 +4,12 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use parlour::cli::{PROGRAM, USAGE};
 use parlour::config::Config;
+use parlour::protocol::address::Address;
 
 const UNIT: &str = include_str!("../../src/debian/parlour.service");
+const SOCKET: &str = include_str!("../../src/debian/sockets/parlour-http.socket");
 const MANIFEST: &str = include_str!("../../Cargo.toml");
 /// Set where a missing systemd-analyze is a failure, not a reason to skip.
 const REQUIRED: &str = "PARLOUR_REQUIRE_SYSTEMD";
@@ -33,9 +36,11 @@ fn systemd_accepts_the_unit_and_finds_little_exposed() {
     let unit = folder.join("parlour.service");
     // The unit is verified with a program that exists.
     fs::write(&unit, UNIT.replace(setting("ExecStart"), env!("CARGO_BIN_EXE_parlour"))).unwrap();
+    let socket = folder.join("parlour-http.socket");
+    fs::write(&socket, SOCKET).unwrap();
     let analyze =
         |arguments: &[&str]| Command::new("systemd-analyze").args(arguments).arg(&unit).output();
-    match analyze(&["verify", "--man=no"]) {
+    match analyze(&["verify", "--man=no", &socket.to_string_lossy()]) {
         Ok(verified) => {
             // For an unknown setting there is only a warning.
             assert!(
@@ -82,6 +87,29 @@ fn the_unit_the_package_and_the_defaults_agree() {
     assert!(stop > config.shutdown_timeout, "{stop:?}");
     // The limits are read from files of /proc that this setting would hide.
     assert!(!UNIT.lines().any(|line| line.starts_with("ProcSubset=")));
+}
+
+#[test]
+fn systemd_starts_it_until_its_address_exists_and_not_after_a_wrong_option() {
+    let (start, _) = UNIT.split_once("[Service]").expect("a section");
+    assert!(start.contains("\nStartLimitIntervalSec=0\n"));
+    assert_eq!(setting("Restart"), "on-failure");
+    assert_eq!(setting("RestartPreventExitStatus"), USAGE.to_string());
+}
+
+#[test]
+fn the_socket_is_the_service_s_and_stays_off_until_an_owner_enables_it() {
+    let value = |key: &str| {
+        let mut values =
+            SOCKET.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        values.next().unwrap_or_else(|| panic!("no {key}= in the socket"))
+    };
+    assert_eq!(value("Service"), "parlour.service");
+    let listen = Config::read([PROGRAM]).expect("defaults go together").listen;
+    assert_eq!(Address::parse_listen(value("ListenStream")), Address::parse_listen(&listen));
+    assert_eq!(value("FreeBind"), "yes");
+    let unit = "unit-name = \"parlour-http\", enable = false, start = false";
+    assert!(MANIFEST.contains(unit), "{unit}");
 }
 
 #[test]

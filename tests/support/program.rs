@@ -9,9 +9,15 @@ use std::time::Instant;
 
 use super::eventually;
 
-/// Returns a command that runs parlour with `options`, and pipes its output to the test.
+/// Returns a command that runs parlour with `options`, and with none of the variables that this
+/// process has for its own. It pipes its output to the test.
 pub fn command(options: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_parlour"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("PARLOUR_") {
+            command.env_remove(name);
+        }
+    }
     command
         .args(options)
         .env_remove("RUST_LOG")

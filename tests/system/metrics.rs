@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use parlour::system::process::start_time_seconds;
 use serde_json::json;
 
 use crate::support::eventually;
@@ -115,12 +117,14 @@ fn a_full_server_counts_refusals_under_the_name_in_the_log() {
 
 #[test]
 fn the_process_has_metrics() {
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64();
+    // The kernel knows the boot to a second, and the start since then to a hundredth of one.
+    let earliest = now() - 1.01;
     let (program, metrics) = program();
     let before = series(metrics);
-    assert!(
-        before["process_resident_memory_bytes"] > 1e6
-            && before["process_start_time_seconds"] > 1.7e9
-    );
+    let start = before["process_start_time_seconds"];
+    assert!(earliest < start && start <= now(), "{earliest} {start}");
+    assert!(before["process_resident_memory_bytes"] > 1e6);
     let mut ann = RawClient::connect_to(program.address, "name=Ann");
     ann.next_of("join");
     // Its two threads and its descriptor.
@@ -133,6 +137,20 @@ fn the_process_has_metrics() {
             .then_some(())
     });
     program.stop();
+}
+
+#[test]
+fn the_start_of_the_process_follows_a_clock_that_is_set() {
+    // A program may have any name.
+    let stat = "7 (a) b) S 1 7 7 0 -1 4194560 1 2 3 4 25 50 0 0 20 0 9 0 12345 1 2";
+    let system = |boot: &str| format!("cpu  1 2 3\nintr 5 6\nbtime {boot}\nprocesses 9\n");
+    // A clock that knows nothing yet, then the time from the network.
+    for (boot, start) in [("0", 123.45), ("1795650000", 1_795_650_123.45)] {
+        assert_eq!(start_time_seconds(stat, &system(boot)), Some(start));
+    }
+    for (stat, system) in [("", system("1")), (stat, String::new()), (stat, system("soon"))] {
+        assert_eq!(start_time_seconds(stat, &system), None);
+    }
 }
 
 #[test]
