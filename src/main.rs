@@ -10,7 +10,7 @@ use log::{error, info, warn};
 use parlour::cli::{Command, FAILURE, Options, PROGRAM, SIGNAL_BASE, USAGE};
 use parlour::config::{self, Config, LogFormat};
 use parlour::server::{Server, StopHandle};
-use parlour::system::{limits, logging, network};
+use parlour::system::{limits, logging, network, process};
 use parlour::terminal;
 use parlour::terminal::healthcheck;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -55,6 +55,9 @@ fn run_server(config: Config) -> ExitCode {
         Ok(log) => log,
         Err(error) => return fail(FAILURE, &format!("can't start the log: {error}")),
     };
+    if let Err(error) = process::keep_memory_private() {
+        warn!("can't keep the memory of this process private: {error}");
+    }
     if let Err(error) = raised {
         warn!("can't raise the limit on open files, each of which may be a client: {error}");
     }

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output, Stdio};
 
 use clap::CommandFactory;
@@ -250,6 +251,24 @@ fn a_server_on_all_ipv6_addresses_also_serves_ipv4() {
         assert!(get(address, "/healthz").ends_with("ok\n"));
     }
     program.stop();
+}
+
+#[test]
+fn a_crash_leaves_no_core_with_what_people_wrote() {
+    let folder = std::env::temp_dir().join(format!("parlour-core-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut server = command(&["--listen=127.0.0.1:0"]);
+    // The system would allow it.
+    let program = Program::start(server.current_dir(&folder));
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", program.id())).expect("Linux");
+    let core = limits.lines().find(|line| line.starts_with("Max core file size"));
+    let words: Vec<&str> = core.expect("a limit of cores").split_whitespace().collect();
+    assert_eq!(words[4..6], ["0", "0"], "{words:?}");
+    program.signal("ABRT");
+    let (status, _) = program.ended();
+    assert!(!status.success() && !status.core_dumped(), "{status:?}");
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0, "no core");
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]

@@ -1,6 +1,8 @@
-//! What the process costs, read from Linux' `/proc`.
+//! What the process costs, read from Linux' `/proc`, and what it keeps to itself.
 
-use std::fs;
+use std::{fs, io};
+
+use rlimit::Resource;
 
 /// Clock ticks a second in `/proc/self/stat` (proc(5)), the same on every architecture in use.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -51,6 +53,26 @@ impl Usage {
             open_files: open_files as i64,
         })
     }
+}
+
+/// Keeps the memory of the process off the disk, and out of reach of other programs of its user: it
+/// holds sessions and private messages. No core is dumped, and no debugger can attach.
+///
+/// # Errors
+/// If the system refuses one of the two.
+pub fn keep_memory_private() -> io::Result<()> {
+    Resource::CORE.set(0, 0)?;
+    forbid_dumps()
+}
+
+#[cfg(target_os = "linux")]
+fn forbid_dumps() -> io::Result<()> {
+    Ok(nix::sys::prctl::set_dumpable(false)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn forbid_dumps() -> io::Result<()> {
+    Ok(())
 }
 
 /// Returns the start of a process, in seconds since 1970, from its `stat` file and the system's.
