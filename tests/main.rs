@@ -44,7 +44,9 @@ mod terminal {
     mod healthcheck;
     mod leaving;
     mod pipe;
+    mod prints;
     mod prompt;
+    mod received;
     mod reconnecting;
     mod transcript;
     mod typed_line;

@@ -13,13 +13,13 @@ use crate::protocol::address::Address;
 use crate::protocol::close::CloseReason;
 use crate::protocol::message::ErrorCode;
 use crate::terminal::backoff::Backoff;
-use crate::terminal::connection::{ConnectionEvent, WriteHalf, connect};
+use crate::terminal::connection::{ConnectionEvent, Timeouts, WriteHalf, connect};
 use crate::terminal::console::Console;
 use crate::terminal::conversation::{Conversation, Effects, Entry};
 use crate::terminal::editor::Completions;
 use crate::terminal::input::Input;
 use crate::terminal::printable::{is_printable, to_printable};
-use crate::terminal::received::{self, Received};
+use crate::terminal::received::{self, Excess, MEMBERS_MAX, Received};
 use crate::terminal::transcript::{Transcript, undelivered};
 use crate::terminal::typed_line::{HELP, TypedLine};
 
@@ -158,7 +158,8 @@ impl App {
     fn connect(&mut self) -> Step {
         self.retry = never();
         self.backoff.count_attempt();
-        self.events = connect(self.address.clone(), &self.conversation.query())
+        let query = self.conversation.query();
+        self.events = connect(self.address.clone(), &query, Timeouts::default())
             .map_err(|error| format!("can't start a thread: {error}"))?;
         Ok(None)
     }
@@ -179,18 +180,23 @@ impl App {
             }
             ConnectionEvent::Quiet => self.send(WriteHalf::send_ping),
             ConnectionEvent::Closed(code, reason) => self.handle_close(code, &reason),
+            ConnectionEvent::Exceeded(excess) => self.reject(&excess),
             ConnectionEvent::Lost(why) => self.handle_loss(&why),
         }
     }
 
     fn receive(&mut self, text: &Utf8Bytes) -> Step {
+        let received = match Received::parse(text) {
+            Ok(received) => received,
+            Err(excess) => return self.reject(&excess),
+        };
         if self.json {
             match received::one_line(text) {
-                Some(line) => self.print(format!("{line}\n"))?,
+                Some(line) => written(self.console.print(&format!("{line}\n")))?,
                 None => self.note("the server sent something that is not a JSON object")?,
             }
         }
-        match Received::parse(text) {
+        match received {
             // The server explains a refusal before it closes the connection.
             Some(Received::Error { content, reference: None, .. })
                 if self.conversation.awaits_welcome() =>
@@ -207,6 +213,10 @@ impl App {
             Some(message) => {
                 let before = self.conversation.unconfirmed();
                 let effects = self.conversation.receive(message);
+                let members = self.conversation.members_count();
+                if let Err(excess) = Excess::check(members, MEMBERS_MAX, "members") {
+                    return self.reject(&excess);
+                }
                 if self.status.is_some() && self.conversation.unconfirmed() < before {
                     self.deadline = after(self.patience());
                 }
@@ -216,9 +226,18 @@ impl App {
         }
     }
 
+    /// Ends the chat with a server that sends more than any server of parlour. No bound would hold
+    /// for what it sends next.
+    fn reject(&mut self, excess: &Excess) -> Step {
+        // Without a close frame, which such a server might never take.
+        self.write_half = None;
+        let server = &self.address.authority;
+        Err(format!("{server} sent {excess}: no server of parlour does that"))
+    }
+
     /// Shows and sends what follows from a message.
     fn apply(&mut self, effects: Effects) -> Step {
-        if effects.members_changed {
+        if effects.members_changed && self.console.has_screen() {
             // Tab puts a name on the screen as it is.
             let names = self.conversation.members().filter(|name| name.chars().all(is_printable));
             *self.completions.lock().unwrap_or_else(PoisonError::into_inner) =
@@ -481,7 +500,7 @@ impl App {
             _ if self.json => Ok(()),
             _ => {
                 let lines = self.transcript.lines(entry, self.conversation.name());
-                self.print(lines)
+                self.print(&lines)
             }
         }
     }
@@ -492,7 +511,7 @@ impl App {
         if self.console.has_screen() {
             let entry = Entry::Note(note.to_owned());
             let lines = self.transcript.lines(&entry, self.conversation.name());
-            return self.print(lines);
+            return self.print(&lines);
         }
         for line in note.lines() {
             // Standard error may be closed.
@@ -501,9 +520,12 @@ impl App {
         Ok(())
     }
 
-    fn print(&self, lines: String) -> Result<(), String> {
-        self.console
-            .print(lines)
-            .map_err(|error| format!("can't write to standard output: {error}"))
+    fn print(&self, lines: &str) -> Result<(), String> {
+        written(self.console.print(lines))
     }
+}
+
+/// Returns what to say if standard output failed.
+fn written(result: io::Result<()>) -> Result<(), String> {
+    result.map_err(|error| format!("can't write to standard output: {error}"))
 }

@@ -53,9 +53,9 @@ impl Console {
     ///
     /// # Errors
     /// Returns the error of standard output.
-    pub fn print(&self, lines: String) -> io::Result<()> {
+    pub fn print(&self, lines: &str) -> io::Result<()> {
         match &self.screen {
-            Some(screen) => screen.lines.send(lines).map_err(io::Error::other),
+            Some(screen) => screen.lines.send(lines),
             None => {
                 let mut stdout = io::stdout().lock();
                 stdout.write_all(lines.as_bytes())?;

@@ -24,6 +24,7 @@
 //! - [`backoff`]: how long to wait before connecting again
 //! - [`console`]: standard input and output, terminal or pipe
 //! - [`editor`]: the prompt, edited while messages appear above it
+//! - [`prints`]: what waits to appear there
 //! - [`input`]: the lines of a pipe
 //! - [`healthcheck`]: the other command, in one file
 //!
@@ -31,6 +32,8 @@
 //!
 //! - Only the app's thread writes to an open connection, so no frame lands in another.
 //! - Nothing from the network reaches a terminal before [`printable`] has seen it.
+//! - What the server can make this program keep is bounded, and so is the time that a part of a
+//!   message may take. A server beyond a bound ends the chat.
 //! - A message is unconfirmed until the server sends it back. The exit status is 0 only if every
 //!   message was delivered.
 //! - No message appears twice in the room: after a broken connection only those are sent again that
@@ -53,6 +56,7 @@ pub mod editor;
 pub mod healthcheck;
 pub mod input;
 pub mod printable;
+pub mod prints;
 pub mod received;
 pub mod transcript;
 pub mod typed_line;

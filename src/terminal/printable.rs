@@ -17,3 +17,11 @@ pub fn to_printable(text: &str) -> String {
         .map(|c| if is_printable(c) { c.to_string() } else { c.escape_unicode().to_string() })
         .collect()
 }
+
+/// Returns `text`, cut after `chars_max` characters, with an ellipsis for the rest.
+pub fn shorten(text: &str, chars_max: usize) -> String {
+    match text.char_indices().nth(chars_max) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
