@@ -48,6 +48,7 @@ mod terminal {
     mod prompt;
     mod received;
     mod reconnecting;
+    mod rows;
     mod transcript;
     mod typed_line;
     mod untrusted_server;

@@ -20,6 +20,7 @@ use crate::terminal::editor::Completions;
 use crate::terminal::input::Input;
 use crate::terminal::printable::{is_printable, to_printable};
 use crate::terminal::received::{self, Excess, MEMBERS_MAX, Received};
+use crate::terminal::signals::Signals;
 use crate::terminal::transcript::{Transcript, undelivered};
 use crate::terminal::typed_line::{HELP, TypedLine};
 
@@ -32,6 +33,9 @@ const UNCONFIRMED_MAX: usize = 32;
 const CONFIRMATION_TIMEOUT: Duration = Duration::from_secs(60);
 /// After the close frame, time to wait for the server's.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// What to say of rows that were shown in a wider window.
+const NARROWER: &str = "the window is narrower now, and your terminal may have broken the rows \
+                        above: one there that begins like a message need not be one";
 
 /// One run of `parlour chat`.
 pub struct App {
@@ -105,7 +109,7 @@ impl App {
     ///
     /// # Errors
     /// Says why the chat can't go on.
-    pub fn run(&mut self, signals: &Receiver<i32>) -> Result<u8, String> {
+    pub fn run(&mut self, signals: &Signals) -> Result<u8, String> {
         let result = self.run_until_end(signals);
         if result.is_err()
             && !self.close_sent
@@ -122,7 +126,7 @@ impl App {
         self.console
     }
 
-    fn run_until_end(&mut self, signals: &Receiver<i32>) -> Result<u8, String> {
+    fn run_until_end(&mut self, signals: &Signals) -> Result<u8, String> {
         self.connect()?;
         loop {
             let input = if self.may_read_input() { self.input.clone() } else { never() };
@@ -136,10 +140,11 @@ impl App {
                     Err(_) => self.input_gone(),
                 },
                 recv(self.retry) -> _ => self.connect(),
-                recv(signals) -> signal => {
+                recv(signals.leave) -> signal => {
                     let number = signal.ok().and_then(|signal| u8::try_from(signal).ok());
                     self.leave(SIGNAL_BASE + number.unwrap_or_default())
                 }
+                recv(signals.resize) -> _ => self.handle_resize(),
                 recv(self.deadline) -> _ => self.give_up(),
             };
             if let Some(status) = step? {
@@ -498,10 +503,7 @@ impl App {
             Entry::Greeting(_) if !self.console.interactive => Ok(()),
             Entry::Greeting(greeting) => self.note(greeting),
             _ if self.json => Ok(()),
-            _ => {
-                let lines = self.transcript.lines(entry, self.conversation.name());
-                self.print(&lines)
-            }
+            _ => self.print(entry),
         }
     }
 
@@ -509,9 +511,7 @@ impl App {
     /// reading those.
     fn note(&mut self, note: &str) -> Result<(), String> {
         if self.console.has_screen() {
-            let entry = Entry::Note(note.to_owned());
-            let lines = self.transcript.lines(&entry, self.conversation.name());
-            return self.print(&lines);
+            return self.print(&Entry::Note(note.to_owned()));
         }
         for line in note.lines() {
             // Standard error may be closed.
@@ -520,8 +520,22 @@ impl App {
         Ok(())
     }
 
-    fn print(&self, lines: &str) -> Result<(), String> {
-        written(self.console.print(lines))
+    /// Shows an entry in the transcript.
+    fn print(&mut self, entry: &Entry) -> Result<(), String> {
+        let columns = self.console.columns();
+        let lines = self.transcript.lines(entry, self.conversation.name(), columns);
+        written(self.console.print_rows(&lines))
+    }
+
+    /// Handles a window that has another size. Most terminals break rows that have become too wide,
+    /// and go on in the first column.
+    fn handle_resize(&mut self) -> Step {
+        let Some(columns) = self.console.columns() else { return Ok(None) };
+        if self.transcript.widest_row() > columns {
+            self.print(&Entry::Note(NARROWER.to_owned()))?;
+            self.transcript.forget_widest_row();
+        }
+        Ok(None)
     }
 }
 
