@@ -54,9 +54,11 @@ mod terminal {
     mod untrusted_server;
 }
 mod web {
+    mod checked;
     mod conversation;
     mod page;
     mod reconnecting;
+    mod untrusted;
 }
 mod book {
     mod links;
