@@ -23,9 +23,9 @@ pub const MESSAGE_BYTES_MAX: usize = 8 << 20;
 pub const MEMBERS_MAX: usize = 50_000;
 /// Longest value that goes back to the server in the address of the next connection: a session,
 /// an epoch, or the name of a room.
-const TOKEN_BYTES_MAX: usize = 64;
+pub const TOKEN_BYTES_MAX: usize = 64;
 /// Characters to keep of the server's words for an error.
-const ERROR_CHARS_MAX: usize = 500;
+pub const ERROR_CHARS_MAX: usize = 500;
 
 /// A message from the server. Fields that the terminal does not need are left out.
 #[derive(Debug)]
