@@ -48,16 +48,21 @@ mod terminal {
     mod healthcheck;
     mod leaving;
     mod pipe;
+    mod prints;
     mod prompt;
+    mod received;
     mod reconnecting;
+    mod rows;
     mod transcript;
     mod typed_line;
     mod untrusted_server;
 }
 mod web {
+    mod checked;
     mod conversation;
     mod page;
     mod reconnecting;
+    mod untrusted;
 }
 mod book {
     mod links;

@@ -39,10 +39,11 @@ macro_rules! asset {
 }
 
 /// The page's files. The list stands nowhere else: the build compresses the whole folder.
-static ASSETS: [Asset; 5] = [
+static ASSETS: [Asset; 6] = [
     Asset { path: "/", ..asset!("index.html", "text/html") },
     asset!("style.css", "text/css"),
     asset!("app.js", "text/javascript"),
+    asset!("checked.js", "text/javascript"),
     asset!("conversation.js", "text/javascript"),
     asset!("texts.js", "text/javascript"),
 ];

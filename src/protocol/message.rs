@@ -7,6 +7,8 @@ use super::frame::text_frame;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+/// Longest content that a server can be set to accept, in bytes of UTF-8.
+pub const CONTENT_BYTES_MAX: usize = 1 << 20;
 /// Longest `ref`, in bytes of UTF-8.
 pub const REFERENCE_BYTES_MAX: usize = 64;
 /// Longest JSON escape of one byte of a string: `\u0001`.

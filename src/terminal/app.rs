@@ -13,13 +13,14 @@ use crate::protocol::address::Address;
 use crate::protocol::close::CloseReason;
 use crate::protocol::message::ErrorCode;
 use crate::terminal::backoff::Backoff;
-use crate::terminal::connection::{ConnectionEvent, WriteHalf, connect};
+use crate::terminal::connection::{ConnectionEvent, Timeouts, WriteHalf, connect};
 use crate::terminal::console::Console;
 use crate::terminal::conversation::{Conversation, Effects, Entry};
 use crate::terminal::editor::Completions;
 use crate::terminal::input::Input;
 use crate::terminal::printable::{is_printable, to_printable};
-use crate::terminal::received::{self, Received};
+use crate::terminal::received::{self, Excess, MEMBERS_MAX, Received};
+use crate::terminal::signals::Signals;
 use crate::terminal::transcript::{Transcript, undelivered};
 use crate::terminal::typed_line::{HELP, TypedLine};
 
@@ -32,6 +33,9 @@ const UNCONFIRMED_MAX: usize = 32;
 const CONFIRMATION_TIMEOUT: Duration = Duration::from_secs(60);
 /// After the close frame, time to wait for the server's.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// What to say of rows that were shown in a wider window.
+const NARROWER: &str = "the window is narrower now, and your terminal may have broken the rows \
+                        above: one there that begins like a message need not be one";
 
 /// One run of `parlour chat`.
 pub struct App {
@@ -105,7 +109,7 @@ impl App {
     ///
     /// # Errors
     /// Says why the chat can't go on.
-    pub fn run(&mut self, signals: &Receiver<i32>) -> Result<u8, String> {
+    pub fn run(&mut self, signals: &Signals) -> Result<u8, String> {
         let result = self.run_until_end(signals);
         if result.is_err()
             && !self.close_sent
@@ -122,7 +126,7 @@ impl App {
         self.console
     }
 
-    fn run_until_end(&mut self, signals: &Receiver<i32>) -> Result<u8, String> {
+    fn run_until_end(&mut self, signals: &Signals) -> Result<u8, String> {
         self.connect()?;
         loop {
             let input = if self.may_read_input() { self.input.clone() } else { never() };
@@ -136,10 +140,11 @@ impl App {
                     Err(_) => self.input_gone(),
                 },
                 recv(self.retry) -> _ => self.connect(),
-                recv(signals) -> signal => {
+                recv(signals.leave) -> signal => {
                     let number = signal.ok().and_then(|signal| u8::try_from(signal).ok());
                     self.leave(SIGNAL_BASE + number.unwrap_or_default())
                 }
+                recv(signals.resize) -> _ => self.handle_resize(),
                 recv(self.deadline) -> _ => self.give_up(),
             };
             if let Some(status) = step? {
@@ -158,7 +163,8 @@ impl App {
     fn connect(&mut self) -> Step {
         self.retry = never();
         self.backoff.count_attempt();
-        self.events = connect(self.address.clone(), &self.conversation.query())
+        let query = self.conversation.query();
+        self.events = connect(self.address.clone(), &query, Timeouts::default())
             .map_err(|error| format!("can't start a thread: {error}"))?;
         Ok(None)
     }
@@ -179,18 +185,23 @@ impl App {
             }
             ConnectionEvent::Quiet => self.send(WriteHalf::send_ping),
             ConnectionEvent::Closed(code, reason) => self.handle_close(code, &reason),
+            ConnectionEvent::Exceeded(excess) => self.reject(&excess),
             ConnectionEvent::Lost(why) => self.handle_loss(&why),
         }
     }
 
     fn receive(&mut self, text: &Utf8Bytes) -> Step {
+        let received = match Received::parse(text) {
+            Ok(received) => received,
+            Err(excess) => return self.reject(&excess),
+        };
         if self.json {
             match received::one_line(text) {
-                Some(line) => self.print(format!("{line}\n"))?,
+                Some(line) => written(self.console.print(&format!("{line}\n")))?,
                 None => self.note("the server sent something that is not a JSON object")?,
             }
         }
-        match Received::parse(text) {
+        match received {
             // The server explains a refusal before it closes the connection.
             Some(Received::Error { content, reference: None, .. })
                 if self.conversation.awaits_welcome() =>
@@ -207,6 +218,10 @@ impl App {
             Some(message) => {
                 let before = self.conversation.unconfirmed();
                 let effects = self.conversation.receive(message);
+                let members = self.conversation.members_count();
+                if let Err(excess) = Excess::check(members, MEMBERS_MAX, "members") {
+                    return self.reject(&excess);
+                }
                 if self.status.is_some() && self.conversation.unconfirmed() < before {
                     self.deadline = after(self.patience());
                 }
@@ -216,9 +231,18 @@ impl App {
         }
     }
 
+    /// Ends the chat with a server that sends more than any server of parlour. No bound would hold
+    /// for what it sends next.
+    fn reject(&mut self, excess: &Excess) -> Step {
+        // Without a close frame, which such a server might never take.
+        self.write_half = None;
+        let server = &self.address.authority;
+        Err(format!("{server} sent {excess}: no server of parlour does that"))
+    }
+
     /// Shows and sends what follows from a message.
     fn apply(&mut self, effects: Effects) -> Step {
-        if effects.members_changed {
+        if effects.members_changed && self.console.has_screen() {
             // Tab puts a name on the screen as it is.
             let names = self.conversation.members().filter(|name| name.chars().all(is_printable));
             *self.completions.lock().unwrap_or_else(PoisonError::into_inner) =
@@ -479,10 +503,7 @@ impl App {
             Entry::Greeting(_) if !self.console.interactive => Ok(()),
             Entry::Greeting(greeting) => self.note(greeting),
             _ if self.json => Ok(()),
-            _ => {
-                let lines = self.transcript.lines(entry, self.conversation.name());
-                self.print(lines)
-            }
+            _ => self.print(entry),
         }
     }
 
@@ -490,9 +511,7 @@ impl App {
     /// reading those.
     fn note(&mut self, note: &str) -> Result<(), String> {
         if self.console.has_screen() {
-            let entry = Entry::Note(note.to_owned());
-            let lines = self.transcript.lines(&entry, self.conversation.name());
-            return self.print(lines);
+            return self.print(&Entry::Note(note.to_owned()));
         }
         for line in note.lines() {
             // Standard error may be closed.
@@ -501,9 +520,26 @@ impl App {
         Ok(())
     }
 
-    fn print(&self, lines: String) -> Result<(), String> {
-        self.console
-            .print(lines)
-            .map_err(|error| format!("can't write to standard output: {error}"))
+    /// Shows an entry in the transcript.
+    fn print(&mut self, entry: &Entry) -> Result<(), String> {
+        let columns = self.console.columns();
+        let lines = self.transcript.lines(entry, self.conversation.name(), columns);
+        written(self.console.print_rows(&lines))
     }
+
+    /// Handles a window that has another size. Most terminals break rows that have become too wide,
+    /// and go on in the first column.
+    fn handle_resize(&mut self) -> Step {
+        let Some(columns) = self.console.columns() else { return Ok(None) };
+        if self.transcript.widest_row() > columns {
+            self.print(&Entry::Note(NARROWER.to_owned()))?;
+            self.transcript.forget_widest_row();
+        }
+        Ok(None)
+    }
+}
+
+/// Returns what to say if standard output failed.
+fn written(result: io::Result<()>) -> Result<(), String> {
+    result.map_err(|error| format!("can't write to standard output: {error}"))
 }

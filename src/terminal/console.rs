@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use nix::sys::termios::{SetArg, Termios, tcsetattr};
+use rustyline::Editor;
+use rustyline::config::Config;
+use rustyline::history::MemHistory;
 
 use crate::terminal::editor::{Completions, Screen, edit_lines};
 use crate::terminal::input::{Input, read_stdin};
@@ -14,6 +17,9 @@ use crate::terminal::input::{Input, read_stdin};
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Ends bracketed paste, which rustyline begins, and clears the screen from the prompt on.
 const LEAVE_PROMPT: &str = "\x1b[?2004l\r\x1b[J";
+/// Keeps the terminal from breaking rows by itself (DECAWM), and lets it do so again.
+const NO_WRAP: &str = "\x1b[?7l";
+const WRAP: &str = "\x1b[?7h";
 
 /// Standard input and output.
 pub struct Console {
@@ -23,10 +29,14 @@ pub struct Console {
     pub interactive: bool,
     /// True if standard output is a terminal, so that a person reads it.
     pub output_is_terminal: bool,
+    /// True if it is one that escape sequences control.
+    understands_sequences: bool,
     /// True if standard output has colours, and `NO_COLOR` (no-color.org) does not forbid them.
     pub colours: bool,
     /// The edited prompt, and the text above it. `None` in a pipe or a plain terminal.
     screen: Option<Screen>,
+    /// Edits nothing. It knows the size of the terminal, for which std has no function.
+    ruler: Editor<(), MemHistory>,
 }
 
 impl Console {
@@ -38,24 +48,55 @@ impl Console {
         let interactive = io::stdin().is_terminal();
         let output_is_terminal = io::stdout().is_terminal();
         let set = |variable: &str| env::var_os(variable).filter(|value| !value.is_empty());
-        let understands_sequences = set("TERM").is_some_and(|term| term != "dumb");
-        let colours = output_is_terminal && understands_sequences && set("NO_COLOR").is_none();
-        let (input, screen) = if interactive && output_is_terminal && understands_sequences {
+        let understands_sequences =
+            output_is_terminal && set("TERM").is_some_and(|term| term != "dumb");
+        let colours = understands_sequences && set("NO_COLOR").is_none();
+        let (input, screen) = if interactive && understands_sequences {
             let (input, screen) = edit_lines(completions.clone())?;
             (input, Some(screen))
         } else {
             (read_stdin()?, None)
         };
-        Ok(Console { input, interactive, output_is_terminal, colours, screen })
+        let config = Config::default();
+        let history = MemHistory::with_config(&config);
+        let ruler = Editor::with_history(config, history).map_err(io::Error::other)?;
+        Ok(Console {
+            input,
+            interactive,
+            output_is_terminal,
+            understands_sequences,
+            colours,
+            screen,
+            ruler,
+        })
+    }
+
+    /// Returns the columns of the terminal. `None` if standard output is not one.
+    pub fn columns(&mut self) -> Option<usize> {
+        self.ruler.dimensions().map(|(columns, _)| columns.into())
+    }
+
+    /// Shows rows that fit into the terminal's columns. Where a terminal takes more columns for a
+    /// character than is known of it, or is narrower by now, the end of a row is not shown.
+    ///
+    /// # Errors
+    /// Returns the error of standard output.
+    pub fn print_rows(&self, rows: &str) -> io::Result<()> {
+        if self.understands_sequences {
+            // The editor expects a line end last.
+            self.print(&format!("{NO_WRAP}{}{WRAP}\n", rows.trim_end_matches('\n')))
+        } else {
+            self.print(rows)
+        }
     }
 
     /// Shows whole lines.
     ///
     /// # Errors
     /// Returns the error of standard output.
-    pub fn print(&self, lines: String) -> io::Result<()> {
+    pub fn print(&self, lines: &str) -> io::Result<()> {
         match &self.screen {
-            Some(screen) => screen.lines.send(lines).map_err(io::Error::other),
+            Some(screen) => screen.lines.send(lines),
             None => {
                 let mut stdout = io::stdout().lock();
                 stdout.write_all(lines.as_bytes())?;

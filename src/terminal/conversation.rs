@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::protocol::message::Timestamp;
 use crate::protocol::name::fold_case;
+use crate::terminal::printable::shorten;
 use crate::terminal::received::{Received, Welcome};
 
 /// Random digits that begin each reference: another client, or this one's next run, has others.
@@ -230,6 +231,11 @@ impl Conversation {
         self.unconfirmed.len()
     }
 
+    /// How many members the room has.
+    pub fn members_count(&self) -> usize {
+        self.members.len()
+    }
+
     /// The names of the members.
     pub fn members(&self) -> impl Iterator<Item = &str> {
         self.members.values().map(String::as_str)
@@ -238,10 +244,10 @@ impl Conversation {
     /// Returns a sentence with the number of the members and the first `names_max` of their names.
     pub fn describe_members(&self, names_max: usize) -> String {
         let mut names: Vec<_> = self.members().take(names_max).collect();
-        let omitted = self.members.len().saturating_sub(names_max);
+        let omitted = self.members_count().saturating_sub(names_max);
         let omitted = (omitted > 0).then(|| format!("and {omitted} more"));
         names.extend(omitted.as_deref());
-        format!("{} here: {}", self.members.len(), names.join(", "))
+        format!("{} here: {}", self.members_count(), names.join(", "))
     }
 
     fn enter(&mut self, welcome: Welcome, effects: &mut Effects) {
@@ -340,9 +346,8 @@ impl Unconfirmed {
     }
 
     fn undelivered(&self, why: &str) -> Entry {
-        let quoted: String = self.content.chars().take(QUOTED_CHARS_MAX).collect();
-        let ellipsis = if quoted.len() < self.content.len() { "…" } else { "" };
-        Entry::Undelivered { content: format!("{quoted}{ellipsis}"), why: why.to_owned() }
+        let content = shorten(&self.content, QUOTED_CHARS_MAX);
+        Entry::Undelivered { content, why: why.to_owned() }
     }
 }
 

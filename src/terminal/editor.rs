@@ -24,10 +24,9 @@ use rustyline::validate::Validator;
 use rustyline::{Context, Editor, ExternalPrinter, Helper};
 
 use crate::terminal::input::{Input, watch_for_ends};
+use crate::terminal::prints::{PrintReceiver, PrintSender, prints};
 
 const PROMPT: &str = "> ";
-/// Prints that wait to be shown.
-const PRINTS_MAX: usize = 1024;
 /// Lines that the arrow keys bring back.
 const HISTORY_LINES: usize = 500;
 /// Time for a print to finish before the line's end. One that takes longer is waiting for the next
@@ -42,7 +41,7 @@ pub type Completions = Arc<Mutex<BTreeSet<String>>>;
 /// A terminal whose prompt is edited.
 pub struct Screen {
     /// Lines to show above the prompt.
-    pub lines: Sender<String>,
+    pub lines: PrintSender,
     /// Disconnected once `lines` is dropped and all of them are shown.
     pub all_shown: Receiver<()>,
     /// The terminal's mode before the editor changed it.
@@ -71,9 +70,9 @@ pub fn edit_lines(completions: Completions) -> io::Result<(Receiver<Input>, Scre
     editor.set_helper(Some(EditorHelper { gate: gate.clone(), completions }));
     let printer = editor.create_external_printer().map_err(io::Error::other)?;
     // Unbounded, or three could wait for each other: the editor for the app to take a line, the app
-    // for the printer, and the printer for the editor's next prompt.
+    // for the printer, and the printer for the editor's next prompt. Only the user fills it.
     let (input_sender, input) = unbounded();
-    let (lines, prints) = bounded(PRINTS_MAX);
+    let (lines, prints) = prints();
     let (dropped_when_shown, all_shown) = bounded(0);
     let printer_gate = gate.clone();
     // Neither is joined: the editor may still wait for a key when the program ends.
@@ -110,9 +109,8 @@ fn edit_pump(mut editor: Editor<EditorHelper, MemHistory>, sender: &Sender<Input
 }
 
 /// Shows what is waiting, all of it with one drawing.
-fn print_pump(mut printer: impl ExternalPrinter, gate: &Gate, prints: &Receiver<String>) {
-    while let Ok(mut lines) = prints.recv() {
-        lines.extend(prints.try_iter());
+fn print_pump(mut printer: impl ExternalPrinter, gate: &Gate, prints: &PrintReceiver) {
+    while let Some(lines) = prints.recv() {
         gate.pass(|| {
             // A terminal that has closed ends the editor as well.
             let _ = printer.print(lines);

@@ -12,12 +12,16 @@ use crate::protocol::address::Address;
 const DEADLINE: Duration = Duration::from_secs(2);
 /// Time to connect to each address of the server, so that there is time left for a second one.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(900);
-/// Bytes to read of a response. Its first line, which has the status, is far shorter.
-const RESPONSE_BYTES_MAX: u64 = 4096;
-/// Headers to read of a response, more than parlour sends.
-const HEADERS_MAX: usize = 32;
+/// Longest head of a response: its status and its headers. parlour and a proxy in front of it send
+/// far less.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Maximum number of headers in it.
+const HEADERS_MAX: usize = 64;
 /// The path that the server answers only if its hub does.
 const PATH: &str = "/healthz";
+/// What is wrong with a head that never ends, and with one that ends early.
+const TOO_LONG: &str = "the head of its response is too long";
+const CUT_SHORT: &str = "it closes the connection before the head of its response is complete";
 /// The status of a server that is well.
 const OK: u16 = 200;
 
@@ -52,18 +56,35 @@ pub fn run(url: Option<&str>, listen: &str) -> Result<(), String> {
     }
 }
 
-/// Sends the request and returns the status of the response.
+/// Sends the request and returns the status of the response, once its head is complete.
 fn probe(address: &Address) -> io::Result<u16> {
     let mut stream = address.connect(CONNECT_TIMEOUT)?;
     let Address { authority, path, .. } = address;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n")?;
-    let mut received = Vec::new();
-    stream.take(RESPONSE_BYTES_MAX).read_to_end(&mut received)?;
+    let mut buffer = [0; HEAD_BYTES_MAX];
+    let mut received = 0;
+    loop {
+        match stream.read(&mut buffer[received..])? {
+            0 if received == buffer.len() => return Err(io::Error::other(TOO_LONG)),
+            0 => return Err(io::Error::other(CUT_SHORT)),
+            n => received += n,
+        }
+        if let Some(status) = parse_status(&buffer[..received])? {
+            return Ok(status);
+        }
+    }
+}
+
+/// Returns the status of the response that begins with `received`. `None` if its head is not
+/// complete.
+///
+/// # Errors
+/// If it is not a response of HTTP/1.0 or 1.1.
+fn parse_status(received: &[u8]) -> io::Result<Option<u16>> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut headers);
-    let parsed = response.parse(&received);
-    match (parsed, response.code) {
-        (Ok(_), Some(status)) => Ok(status),
-        _ => Err(io::Error::other("the server there does not speak HTTP")),
+    match response.parse(received) {
+        Ok(parsed) => Ok(response.code.filter(|_| parsed.is_complete())),
+        Err(_) => Err(io::Error::other("the server there does not speak HTTP")),
     }
 }

@@ -5,8 +5,10 @@ use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-/// Bytes of the longest line: as long as the longest message that a server can be set to accept.
-const LINE_BYTES_MAX: u64 = 1 << 20;
+use crate::protocol::message::CONTENT_BYTES_MAX;
+
+/// Bytes of the longest line.
+const LINE_BYTES_MAX: u64 = CONTENT_BYTES_MAX as u64;
 /// Lines to read ahead.
 const LINES_AHEAD: usize = 16;
 

@@ -20,17 +20,23 @@
 //! - [`typed_line`]: the messages and commands that the user types
 //! - [`transcript`]: how each entry of the conversation reads as text
 //! - [`printable`]: which characters may reach a terminal
+//! - [`rows`]: how text is broken into a terminal's rows
 //! - [`connection`]: one connection: the thread that reads, the half that writes
 //! - [`backoff`]: how long to wait before connecting again
 //! - [`console`]: standard input and output, terminal or pipe
 //! - [`editor`]: the prompt, edited while messages appear above it
+//! - [`prints`]: what waits to appear there
 //! - [`input`]: the lines of a pipe
+//! - [`signals`]: what the system asks for
 //! - [`healthcheck`]: the other command, in one file
 //!
 //! # What always holds
 //!
 //! - Only the app's thread writes to an open connection, so no frame lands in another.
-//! - Nothing from the network reaches a terminal before [`printable`] has seen it.
+//! - Nothing from the network reaches a terminal before [`printable`] has seen it, and nothing that
+//!   others write begins in a terminal's first column, except an entry's beginning.
+//! - What the server can make this program keep is bounded, and so is the time that a part of a
+//!   message may take. A server beyond a bound ends the chat.
 //! - A message is unconfirmed until the server sends it back. The exit status is 0 only if every
 //!   message was delivered.
 //! - No message appears twice in the room: after a broken connection only those are sent again that
@@ -53,27 +59,23 @@ pub mod editor;
 pub mod healthcheck;
 pub mod input;
 pub mod printable;
+pub mod prints;
 pub mod received;
+pub mod rows;
+pub mod signals;
 pub mod transcript;
 pub mod typed_line;
 
-use std::io;
-use std::process::exit;
-use std::thread;
-
-use crossbeam_channel::{Receiver, bounded};
 use percent_encoding::percent_decode_str;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use crate::cli;
-use crate::cli::SIGNAL_BASE;
 use crate::protocol::address::Address;
 use crate::protocol::name::ROOM_DEFAULT;
 use crate::terminal::app::App;
 use crate::terminal::console::Console;
 use crate::terminal::conversation::Conversation;
 use crate::terminal::editor::Completions;
+use crate::terminal::signals::Signals;
 
 /// The chat's path, next to its page.
 const CHAT_PATH: &str = "ws";
@@ -89,8 +91,8 @@ pub fn run(options: &cli::Chat) -> Result<u8, String> {
     let completions = Completions::default();
     let console =
         Console::open(&completions).map_err(|error| format!("can't use the terminal: {error}"))?;
-    let signals =
-        signals(console.restorer()).map_err(|error| format!("can't wait for signals: {error}"))?;
+    let signals = Signals::wait(console.restorer())
+        .map_err(|error| format!("can't wait for signals: {error}"))?;
     let address = chat_address(&options.address);
     let mut app = App::new(address, conversation, console, completions, options.json);
     let result = app.run(&signals);
@@ -113,20 +115,4 @@ fn room_of(page: &Address) -> Result<String, String> {
     let room = page.query.split('&').find_map(|pair| pair.strip_prefix("room="));
     let room = percent_decode_str(room.unwrap_or(ROOM_DEFAULT)).decode_utf8_lossy();
     cli::parse_room(&room).map_err(str::to_owned)
-}
-
-/// Starts the thread that waits for signals, and returns them. One that arrives before the last has
-/// been taken ends the process at once.
-fn signals(restore_terminal: impl Fn() + Send + 'static) -> io::Result<Receiver<i32>> {
-    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
-    let (sender, receiver) = bounded(1);
-    thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        for signal in signals.forever() {
-            if sender.try_send(signal).is_err() {
-                restore_terminal();
-                exit(i32::from(SIGNAL_BASE) + signal);
-            }
-        }
-    })?;
-    Ok(receiver)
 }

@@ -2,7 +2,8 @@
 //!
 //! Nobody can make one kind of entry look like another, with or without colours. Only a public
 //! message begins with a name. All others begin with a mark, and a name that begins like a mark
-//! stands in quotes.
+//! stands in quotes. In a terminal, only the first row of an entry begins in the first column; a
+//! program reads one line for each entry.
 
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -13,15 +14,13 @@ use crate::protocol::message;
 use crate::protocol::name::fold_case;
 use crate::terminal::conversation::Entry;
 use crate::terminal::printable::to_printable;
+use crate::terminal::rows::break_rows;
 
 /// Colours for names: parameters of ECMA-48's SGR, and the bright ones that terminals added later.
 /// Without black and white, one of which is the background.
 const NAME_COLOURS: [u8; 12] = [31, 32, 33, 34, 35, 36, 91, 92, 93, 94, 95, 96];
 const BOLD: &str = "1";
 const DIM: &str = "2";
-/// Begins each further line of a message, so that none looks like an entry of its own.
-const INDENT: &str = "      ";
-const TAB: &str = "    ";
 /// What a private message calls this client.
 const YOU: &str = "you";
 /// The constants of FNV-1a with 32 bits.
@@ -37,16 +36,31 @@ pub struct Transcript {
     zone: TimeZone,
     /// The day of the newest line with a time.
     day: Option<Date>,
+    /// See [`widest_row`](Transcript::widest_row).
+    widest_row: usize,
 }
 
 impl Transcript {
     /// Begins an empty transcript, with the machine's time zone.
     pub fn new(colours: bool, times: bool) -> Transcript {
-        Transcript { colours, times, zone: TimeZone::system(), day: None }
+        Transcript { colours, times, zone: TimeZone::system(), day: None, widest_row: 0 }
     }
 
-    /// Returns the lines for `entry`, each with its end. `me` is this client's name.
-    pub fn lines(&mut self, entry: &Entry, me: &str) -> String {
+    /// Columns of the widest row. If the window gets narrower than that, the terminal breaks the
+    /// row itself.
+    pub fn widest_row(&self) -> usize {
+        self.widest_row
+    }
+
+    /// Counts only the rows that follow.
+    pub fn forget_widest_row(&mut self) {
+        self.widest_row = 0;
+    }
+
+    /// Returns the lines for `entry`, each with its end. `me` is this client's name. `columns` are
+    /// those of the terminal; without them, a program reads the lines, and there is one.
+    pub fn lines(&mut self, entry: &Entry, me: &str, columns: Option<usize>) -> String {
+        let body = |content: &str| body(content, columns.is_some());
         let (ts, text) = match entry {
             Entry::Public { user, content, ts } => {
                 (*ts, format!("{}: {}", self.name(user), body(content)))
@@ -62,31 +76,42 @@ impl Transcript {
             Entry::Left { user, ts } => {
                 (*ts, self.paint(&format!("* {} left", distinct(user)), DIM))
             }
-            Entry::Greeting(note) | Entry::Note(note) => return self.note(note),
-            Entry::Undelivered { content, why } => return self.note(&undelivered(content, why)),
+            Entry::Greeting(note) | Entry::Note(note) => {
+                return self.end(&self.note(&body(note)), columns);
+            }
+            Entry::Undelivered { content, why } => {
+                return self.end(&self.note(&undelivered(content, why)), columns);
+            }
         };
-        let time = if self.times { self.time(ts) } else { String::new() };
-        format!("{time}{text}\n")
+        let (date, time) = if self.times { self.time(ts) } else { Default::default() };
+        let date = date.map(|date| self.end(&date, columns)).unwrap_or_default();
+        date + &self.end(&format!("{time}{text}"), columns)
     }
 
     fn note(&self, note: &str) -> String {
-        format!("{}\n", self.paint(&format!("· {}", body(note)), DIM))
+        self.paint(&format!("· {note}"), DIM)
     }
 
-    /// Returns the time of day to begin a line with, after a line with the date if the day differs
-    /// from the one before. Empty for a time that no calendar has.
-    fn time(&mut self, ts: message::Timestamp) -> String {
+    /// Returns `text` as whole lines.
+    fn end(&mut self, text: &str, columns: Option<usize>) -> String {
+        let Some(columns) = columns else { return format!("{text}\n") };
+        let (rows, widest) = break_rows(text, columns);
+        self.widest_row = self.widest_row.max(widest);
+        rows
+    }
+
+    /// Returns the time of day to begin a line with, and the date if it differs from the one
+    /// before. Empty for a time that no calendar has.
+    fn time(&mut self, ts: message::Timestamp) -> (Option<String>, String) {
         let Some(at) = i64::try_from(ts).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok())
         else {
-            return String::new();
+            return Default::default();
         };
         let at = at.to_zoned(self.zone.clone());
+        let is_new_day = self.day.replace(at.date()) != Some(at.date());
+        let date = || self.paint(&at.strftime("— %A, %-d %B %Y —").to_string(), DIM);
         let time = self.paint(&at.strftime("%H:%M").to_string(), DIM);
-        if self.day.replace(at.date()) == Some(at.date()) {
-            return format!("{time} ");
-        }
-        let date = self.paint(&at.strftime("— %A, %-d %B %Y —").to_string(), DIM);
-        format!("{date}\n{time} ")
+        (is_new_day.then(date), format!("{time} "))
     }
 
     /// Returns `name` in its colour, which is the same for everybody.
@@ -131,9 +156,14 @@ fn is_like_delimiter(c: char) -> bool {
             | '\u{2B5A}'..='\u{2BBF}' | '\u{FFE9}'..='\u{FFEC}')
 }
 
-/// Returns `content` with its further lines indented.
-fn body(content: &str) -> String {
-    let lines: Vec<String> =
-        content.lines().map(|line| to_printable(&line.replace('\t', TAB))).collect();
-    lines.join(&format!("\n{INDENT}"))
+/// Returns `content` as it is shown: on several lines only if `has_rows`.
+fn body(content: &str, has_rows: bool) -> String {
+    if !has_rows {
+        return to_printable(content);
+    }
+    let mut lines: Vec<String> = content.lines().map(to_printable).collect();
+    // Blank lines say no more than one, but could move everything else out of sight.
+    let is_blank = |line: &str| line.trim().is_empty();
+    lines.dedup_by(|line, before| is_blank(line) && is_blank(before));
+    lines.join("\n")
 }

@@ -2,10 +2,10 @@
 
 /// The answer to `/help`.
 pub const HELP: &str = "Enter sends what you typed to everyone.
-/msg NAME TEXT   sends TEXT to one member privately
-/who             lists who is here
-/quit            leaves; so do Ctrl-D and Ctrl-C
-//TEXT           sends text that begins with a slash
+/msg NAME TEXT sends TEXT to one member privately.
+/who lists who is here.
+/quit leaves; so do Ctrl-D and Ctrl-C.
+//TEXT sends text that begins with a slash.
 Tab completes names; the arrow keys bring back what you typed before.";
 
 /// What a line asks for.

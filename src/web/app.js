@@ -1,13 +1,17 @@
 // The chat page: draws the conversation, and listens to the user, the server and the clock. Text
 // from the network reaches the document as text (textContent), never as markup.
 
+import { readMessage, readName, readSeat } from './checked.js';
 import { CLOSE, Conversation, Reconnection, parseTyped } from './conversation.js';
 import { language, texts } from './texts.js';
 
 const ROOM_DEFAULT = 'lobby';
 const MESSAGES_MAX = 500; // entries kept in the log; twice as many while the user reads further up
+const LOG_UNITS_MAX = 16 << 20; // length of all messages in the log
+const LINKS_MAX = 100; // links in one message; more addresses stay text
 const MEMBERS_SHOWN_MAX = 500;
 const NOTICE_NAMES_MAX = 4; // names in one part of a notice
+const NOTICE_MEMBERS_MAX = 100; // members in one notice
 const GROUP_MS = 5 * 60_000; // a member's messages within this time stand under one name
 const STEADY_MS = 10_000; // a connection that stays open for this long resets the backoff
 const WELCOME_MS = 10_000; // a connection without its welcome and history by then is given up
@@ -27,6 +31,8 @@ export const connection = { socket: null, retry: 0, countdown: 0, steady: 0, wel
 
 const view = {
   queue: [], // entries to draw
+  queueUnits: 0, // length of their contents
+  logUnits: 0, // the same in the log
   scheduled: false,
   last: null, // about the last entry, for the next to continue it
   atEnd: true, // the end of the log is in sight
@@ -36,6 +42,8 @@ const view = {
 };
 /** The node of each unconfirmed message. */
 const unconfirmedNodes = new Map();
+/** The length of the content in each node of the log. */
+const nodeUnits = new WeakMap();
 
 // -------------------------------------------------------------------------------------- connection
 
@@ -52,7 +60,10 @@ function connect() {
   const socket = new WebSocket(url);
   connection.socket = socket;
   connection.welcome = setTimeout(() => lost({ code: 1006, reason: '' }), WELCOME_MS);
-  socket.onmessage = (event) => socket === connection.socket && received(JSON.parse(event.data));
+  socket.onmessage = (event) => {
+    const message = socket === connection.socket ? readMessage(event.data) : null;
+    if (message) received(message);
+  };
   socket.onclose = (event) => socket === connection.socket && lost(event);
 }
 
@@ -195,8 +206,9 @@ function drawUnconfirmed(item) {
 /** Removes a private message of this member from the log: it was not delivered after all. */
 function retract(ref) {
   view.queue = view.queue.filter((entry) => entry.ref !== ref || entry.user !== conversation.name);
+  view.queueUnits = view.queue.reduce((sum, entry) => sum + unitsOf(entry), 0);
   for (const node of $('log').querySelectorAll('.private')) {
-    if (node.dataset.ref === ref) node.remove();
+    if (node.dataset.ref === ref) removeFromLog(node);
   }
 }
 
@@ -205,8 +217,15 @@ function retract(ref) {
 /** Draws an entry with the next frame, so that a burst of messages costs one layout. */
 function show(entry) {
   view.queue.push({ ts: Date.now(), ...entry });
+  view.queueUnits += unitsOf(entry);
+  // A hidden tab may not be drawn for a minute.
+  while (view.queue.length > MESSAGES_MAX || view.queueUnits > LOG_UNITS_MAX) {
+    view.queueUnits -= unitsOf(view.queue.shift());
+  }
   schedule();
 }
+
+const unitsOf = ({ content }) => content?.length ?? 0;
 
 function schedule() {
   if (view.scheduled) return;
@@ -218,13 +237,16 @@ function schedule() {
 
 function draw() {
   view.scheduled = false;
-  const entries = view.queue.splice(0).slice(-MESSAGES_MAX);
+  const entries = view.queue.splice(0);
+  view.queueUnits = 0;
   const log = $('log');
   const fragment = document.createDocumentFragment();
   for (const entry of entries) drawEntry(entry, fragment);
   log.append(fragment);
   const max = view.atEnd ? MESSAGES_MAX : 2 * MESSAGES_MAX;
-  while (log.childElementCount > max) log.firstElementChild.remove();
+  while (log.childElementCount > max || view.logUnits > LOG_UNITS_MAX) {
+    removeFromLog(log.firstElementChild);
+  }
   if (view.atEnd) {
     toEnd();
   } else {
@@ -232,6 +254,11 @@ function draw() {
     showPill();
   }
   if (view.membersChanged) drawMembers();
+}
+
+function removeFromLog(node) {
+  view.logUnits -= nodeUnits.get(node) ?? 0;
+  node.remove();
 }
 
 const clock = new Intl.DateTimeFormat(navigator.language, { hour: '2-digit', minute: '2-digit' });
@@ -260,7 +287,7 @@ function drawEntry(entry, fragment) {
 
 /** Joins and leaves in a row share a notice. */
 function drawNotice({ type, user }, fragment) {
-  if (!view.last.notice) {
+  if (!(view.last.notice?.states.size < NOTICE_MEMBERS_MAX)) {
     view.last = { day: view.last.day, notice: { node: make('li', 'notice'), states: new Map() } };
     view.last.notice.node.setAttribute('aria-live', 'off');
     fragment.append(view.last.notice.node);
@@ -295,6 +322,8 @@ function drawMessage(entry, when, fragment) {
   by.append(isPrivate ? privateNode(entry) : nameNode(entry.user), time);
   if (isPrivate && entry.ref && entry.user === conversation.name) node.dataset.ref = entry.ref;
   node.append(by, body(entry.content));
+  nodeUnits.set(node, entry.content.length);
+  view.logUnits += entry.content.length;
   fragment.append(node);
   view.last = isPrivate ? { day } : { day, user: entry.user, ts: entry.ts };
 }
@@ -325,8 +354,11 @@ function body(content) {
   const node = make('p', 'body');
   node.dir = 'auto';
   let from = 0;
+  let left = LINKS_MAX;
   for (const match of content.matchAll(/https?:\/\/[^\s<>"'`\u2028-\u202e\u2066-\u2069]+/gi)) {
-    let address = match[0].replace(/[.,;:!?…。，；：！？]+$/u, '');
+    if (left === 0) break;
+    left -= 1;
+    let address = trimPunctuation(match[0]);
     if (address.endsWith(')') && !address.includes('(')) address = address.slice(0, -1);
     let url;
     try { url = new URL(address); } catch { continue; }
@@ -340,6 +372,13 @@ function body(content) {
   }
   node.append(content.slice(from));
   return node;
+}
+
+/** Removes punctuation at the end, which no regular expression does in time linear in the text. */
+function trimPunctuation(address) {
+  let end = address.length;
+  while (end > 0 && '.,;:!?…。，；：！？'.includes(address[end - 1])) end -= 1;
+  return address.slice(0, end);
 }
 
 function make(tag, className, content) {
@@ -603,7 +642,8 @@ function openDoor(reason = '') {
   $('parlour').hidden = true;
   $('door').hidden = false;
   $('refusal').hidden = reason === '';
-  $('refusal').textContent = texts.refusals[reason] || reason;
+  $('refusal').textContent =
+    Object.hasOwn(texts.refusals, reason) ? texts.refusals[reason] : reason;
   $('name').value = conversation.name;
   $('room').value = conversation.room;
   const field = reason === 'invalid_room' || reason === 'room_limit' ? 'room' : 'name';
@@ -625,6 +665,8 @@ function enter() {
 /** Removes what was shown of another room. */
 function clearLog() {
   view.queue.length = 0;
+  view.queueUnits = 0;
+  view.logUnits = 0;
   view.last = null;
   $('log').replaceChildren();
   unconfirmedNodes.clear();
@@ -662,7 +704,7 @@ function remember() {
 
 /** Returns what `remember` kept in this tab, or in the tab that this one was copied from. */
 function recall() {
-  try { return JSON.parse(sessionStorage.getItem(SEAT)); } catch { return null; }
+  try { return readSeat(sessionStorage.getItem(SEAT)); } catch { return null; }
 }
 
 function forgetSeat() {
@@ -684,7 +726,7 @@ function translate() {
 
 function start() {
   translate();
-  conversation.name = load('parlour-name') || '';
+  conversation.name = readName(load('parlour-name'));
   conversation.room = new URLSearchParams(location.search).get('room') || ROOM_DEFAULT;
   showUnread();
   // After a reload, the user is back in the room at once.

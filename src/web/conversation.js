@@ -2,12 +2,13 @@
 // connect again. The twin of src/terminal/conversation.rs.
 //
 // There is no page, no socket and no clock in here. Each method takes what happened, and returns
-// what to show and what to send.
+// what to show and what to send. What comes from the server or from storage has been checked.
 //
 // Every message carries a reference that no other has, in its field `ref`. It is an idempotency
 // key: the server does not repeat a message whose reference it knows. So after a broken connection
 // everything unconfirmed can be sent again, unless the server may have forgotten its reference.
 
+import { MEMBERS_MAX } from './checked.js';
 import { texts } from './texts.js';
 
 /** A message that is unconfirmed for this long shows that the connection is dead. */
@@ -229,7 +230,7 @@ export class Conversation {
   #join(message, effects) {
     const key = message.user.toLowerCase();
     // This member's own adds nothing to the welcome.
-    if (this.members.has(key)) return;
+    if (this.members.has(key) || this.members.size >= MEMBERS_MAX) return;
     this.members.set(key, message.user);
     effects.membersChanged = true;
     effects.toShow.push(message);
@@ -242,7 +243,7 @@ export class Conversation {
   }
 
   #receiveError({ code, content, ref }, effects) {
-    const why = texts.errors[code] || content;
+    const why = Object.hasOwn(texts.errors, code) ? texts.errors[code] : content;
     const item = this.unconfirmed.get(ref);
     const delivered = this.delivered.get(ref);
     if (item) this.#fail(item, why, effects);

@@ -4,9 +4,15 @@ use clap::CommandFactory;
 use parlour::config::Config;
 use parlour::http::response;
 use parlour::protocol::close::CloseReason;
-use parlour::protocol::message::ErrorCode;
+use parlour::protocol::message::{CONTENT_BYTES_MAX, ErrorCode};
+use parlour::protocol::name::NAME_CHARS_MAX;
 use parlour::protocol::refusal::Refusal;
+use parlour::terminal::connection::Timeouts;
+use parlour::terminal::received::{
+    ERROR_CHARS_MAX, MEMBERS_MAX, MESSAGE_BYTES_MAX, TOKEN_BYTES_MAX,
+};
 
+const CHATTING: &str = include_str!("../../src/book/chatting.md");
 const OPERATING: &str = include_str!("../../src/book/operating.md");
 const PERFORMANCE: &str = include_str!("../../src/book/performance.md");
 const PROTOCOL: &str = include_str!("../../src/book/protocol.md");
@@ -145,5 +151,30 @@ fn the_first_page_has_rows_of_the_chapter_on_performance() {
     assert!(!shown.is_empty());
     for row in shown {
         assert!(measured.contains(&row), "{row:?}");
+    }
+}
+
+#[test]
+fn the_bounds_for_a_server_are_those_of_the_client() {
+    let told: Vec<String> =
+        table(CHATTING, "what the server sends").into_iter().map(|row| row[1].clone()).collect();
+    let mebibytes = |bytes: usize| format!("{} MiB", bytes >> 20);
+    let meant = [
+        mebibytes(MESSAGE_BYTES_MAX),
+        format!("{}, the most that --max-message-bytes can be", mebibytes(CONTENT_BYTES_MAX)),
+        format!("{},{:03}", MEMBERS_MAX / 1000, MEMBERS_MAX % 1000),
+        format!("{TOKEN_BYTES_MAX} bytes"),
+    ];
+    assert_eq!(told, meant);
+    let Timeouts { answer, quiet } = Timeouts::default();
+    let prose = CHATTING.replace('\n', " ");
+    for part in [
+        format!("cut after {NAME_CHARS_MAX} characters"),
+        format!("errors after {ERROR_CHARS_MAX}"),
+        format!("{} seconds for its whole answer", answer.as_secs()),
+        // A ping may bring an answer in the middle of this time.
+        format!("{} seconds for each message", 2 * quiet.as_secs()),
+    ] {
+        assert!(prose.contains(&part), "{part}");
     }
 }

@@ -95,8 +95,7 @@ impl Browser {
         let mut page = Page(Connection::open(self.port, &format!("/devtools/page/{id}")));
         page.0.call("Page.enable", json!({}));
         page.resize(1280, 800);
-        page.0.call("Page.navigate", json!({"url": url}));
-        page.wait_loaded();
+        page.navigate(url);
         page
     }
 }
@@ -143,6 +142,16 @@ impl Page {
         // A new tab begins with a blank page, which is complete.
         self.wait("location.href !== 'about:blank' && document.readyState === 'complete'");
         self.eval("import('./app.js').then((script) => void Object.assign(window, script))");
+    }
+
+    fn navigate(&mut self, url: &str) {
+        self.0.call("Page.navigate", json!({"url": url}));
+        self.wait_loaded();
+    }
+
+    /// Runs `script` in each later document of this window, before its own scripts.
+    pub fn run_before_scripts(&mut self, script: &str) {
+        self.0.call("Page.addScriptToEvaluateOnNewDocument", json!({"source": script}));
     }
 
     /// Evaluates a JavaScript expression, and awaits it if it is a promise.

@@ -91,6 +91,15 @@ impl Pty {
         assert!(status.expect("kill").success());
     }
 
+    /// Makes the window `columns` wide, and notifies the program as a terminal does.
+    pub fn resize(&self, columns: u16) {
+        let slave = self.slave.as_ref().expect("it runs").try_clone().unwrap();
+        let status =
+            Command::new("stty").args(["cols", &columns.to_string()]).stdin(slave).status();
+        assert!(status.expect("stty").success());
+        self.signal("WINCH");
+    }
+
     /// Types `keys`, without a line end of its own.
     pub fn press(&mut self, keys: &str) {
         self.master

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 const UNCERTAIN: &str = "the server did not confirm it; it may have arrived all the same";
 
 fn receive(conversation: &mut Conversation, message: Value) -> Effects {
-    conversation.receive(Received::parse(&message.to_string()).expect("a message of the server"))
+    let received = Received::parse(&message.to_string()).expect("within all bounds");
+    conversation.receive(received.expect("a message of the server"))
 }
 
 fn welcome(
@@ -175,5 +176,8 @@ fn an_error_names_its_message() {
     assert_eq!(ann.unconfirmed(), 0);
     // About a message that is confirmed already, only the server's words are shown.
     assert_eq!(notes(&receive(&mut ann, error)), ["gone"]);
-    assert!(matches!(Received::parse(r#"{"type":"of a later version"}"#), Some(Received::Unknown)));
+    assert!(matches!(
+        Received::parse(r#"{"type":"of a later version"}"#),
+        Ok(Some(Received::Unknown))
+    ));
 }

@@ -70,6 +70,38 @@ fn commands_are_carried_out() {
 }
 
 #[test]
+fn a_message_does_not_look_like_several_in_a_window_of_any_width() {
+    let server = TestServer::start(&["--leave-grace", "1h"]);
+    let mut bob = Client::join(&server, "Bob");
+    let mut ann = chat_in_terminal(server.address, "Ann", &[("NO_COLOR", "1")]);
+    let mut at = ann.wait_for(0, &["you are Ann"]);
+    // Rows that have become too wide are noted: the greeting, then Bob's.
+    for (columns, is_noted) in [(40, true), (60, false), (24, true)] {
+        ann.resize(columns);
+        if is_noted {
+            at = ann.wait_for(at, &["the window is narrower"]);
+        }
+        bob.say(&format!("yes{}12:00 Eve: no {}", " ".repeat(100), "x".repeat(100)));
+        bob.say("end");
+        let end = ann.wait_for(at, &["Bob: end"]);
+        let written = ann.written()[at..end].replace("\r\n", "\n");
+        // The terminal breaks no row itself, even if it is narrower by now.
+        let shown = written.split("\x1b[?7l").find(|part| part.contains("Bob: yes"));
+        let shown = shown.and_then(|part| part.split_once("\x1b[?7h")).expect("rows").0;
+        // The first may be the date.
+        let rows: Vec<&str> = shown.lines().skip_while(|row| row.starts_with('—')).collect();
+        assert!(rows[0][6..].starts_with("Bob: yes    12:00"), "{rows:?}");
+        assert!(rows[1..].iter().all(|row| row.starts_with("      ")), "{rows:?}");
+        assert!(rows.iter().all(|row| row.chars().count() <= columns.into()), "{rows:?}");
+        at = end;
+    }
+    ann.resize(80);
+    ann.press("/who\r");
+    ann.wait_for(at, &["2 here"]);
+    assert_eq!(ann.written().matches("the window is narrower").count(), 2, "{}", ann.written());
+}
+
+#[test]
 fn there_are_no_colours_if_the_user_or_the_terminal_has_none() {
     let server = TestServer::start(&["--leave-grace", "1h"]);
     let mut bob = Client::join(&server, "Bob");
