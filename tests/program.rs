@@ -127,7 +127,10 @@ fn ipv6_is_served_and_ipv4_with_it() {
     let program = Program::start(&mut command(&["--listen", "[::]:0"]));
     for host in ["[::1]", "127.0.0.1"] {
         let address: SocketAddr = format!("{host}:{}", program.address.port()).parse().unwrap();
-        assert!(exchange(address, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").ends_with("ok\n"));
+        assert!(
+            exchange(address, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                .ends_with("ok\n")
+        );
     }
     program.signal("TERM");
     assert!(program.ended().0.success());
@@ -276,8 +279,8 @@ fn the_log_tells_of_comings_goings_and_refusals_and_never_what_was_said() {
     let heard = exchange_bytes(program.address, &request);
     let heard = String::from_utf8_lossy(&heard);
     let (_, session) = heard.split_once(r#""session":""#).expect("a welcome");
-    exchange(program.address, b"GET /\x1b[31m HTTP/1.1\r\nHost: x\r\n\r\n");
-    exchange(program.address, b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n");
+    exchange(program.address, b"GET /\x1b[31m HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    exchange(program.address, b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n");
     exchange_bytes(program.address, &crate::support::raw::upgrade("room=no+room").into_bytes());
     // Somebody who talks, and reads nothing of it.
     let mut deaf = std::net::TcpStream::connect(program.address).unwrap();
@@ -315,7 +318,7 @@ fn a_log_that_nobody_reads_stops_nothing() {
     // A pipe holds 64 KiB; each of these is a line of more than 50 bytes. From here on nobody
     // reads.
     for _ in 0..3000 {
-        exchange(address, b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n");
+        exchange(address, b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n");
     }
     RawClient::connect_to(address, "name=x").next_of("join");
     assert!(Command::new("kill").arg(child.id().to_string()).status().expect("kill").success());
@@ -370,7 +373,8 @@ fn sighup_is_nothing_to_a_service() {
     program.signal("HUP");
     program.signal("HUP");
     assert!(
-        exchange(program.address, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").ends_with("ok\n")
+        exchange(program.address, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .ends_with("ok\n")
     );
     program.signal("TERM");
     let (status, log) = program.ended();
@@ -404,7 +408,8 @@ fn a_terminal_that_closes_stops_its_server_unless_it_was_told_otherwise() {
     drop(typist);
     program.signal("HUP");
     assert!(
-        exchange(program.address, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").ends_with("ok\n")
+        exchange(program.address, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .ends_with("ok\n")
     );
     program.signal("TERM");
     let (status, log) = program.ended();

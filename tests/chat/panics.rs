@@ -78,7 +78,7 @@ fn a_reader_that_panics_ends_its_client_alone_with_1011_and_its_name_comes_free(
     let metrics = fault.program.metrics.expect("its listener");
     let counted = r#"parlour_disconnects_total{code="1011",reason="internal_error"} 1"#;
     eventually("the count of the panic", || {
-        crate::support::raw::exchange(metrics, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        crate::support::raw::exchange(metrics, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
             .contains(counted)
             .then_some(())
     });

@@ -293,7 +293,7 @@ fn the_log_names_the_client_that_nginx_speaks_for_and_nobody_whom_the_client_nam
     // A page is compared with the host that its browser asked for, which nginx hands on.
     let page = |origin: &str| {
         let head = format!("Host: chat.example.org\r\nOrigin: https://{origin}");
-        upgrade("name=page").replace("Host: parlour", &head).replace("keep-alive", "close")
+        upgrade("name=page").replace("Host: localhost", &head).replace("keep-alive", "close")
     };
     assert!(exchange(tunnel(), page("elsewhere.example").as_bytes()).starts_with("HTTP/1.1 403 "));
     let mut stream = std::net::TcpStream::connect(tunnel()).expect("the tunnel");

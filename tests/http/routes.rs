@@ -22,22 +22,22 @@ fn answer(server: &TestServer, lines: &str) -> (u16, String) {
 fn paths_and_methods() {
     let server = TestServer::start(&[]);
     let cases = [
-        ("GET / HTTP/1.1\nHost: x", 200, "parlour"),
+        ("GET / HTTP/1.1\nHost: localhost", 200, "parlour"),
         ("GET / HTTP/1.0", 200, "parlour"),
-        ("GET /healthz HTTP/1.1\nHost: x", 200, "\r\n\r\nok\n"),
-        ("GET http://x/healthz HTTP/1.1\nHost: x", 200, "\r\n\r\nok\n"),
-        ("GET /metrics HTTP/1.1\nHost: x", 404, ""),
-        ("GET /no HTTP/1.1\nHost: x", 404, ""),
-        ("POST /no HTTP/1.1\nHost: x", 404, ""),
-        ("POST / HTTP/1.1\nHost: x", 405, "allow: get, head\r\n"),
-        ("DELETE /healthz HTTP/1.1\nHost: x", 405, "allow: get, head\r\n"),
-        ("POST /ws HTTP/1.1\nHost: x", 405, "allow: get\r\n"),
-        ("GET /ws HTTP/1.1\nHost: x", 400, "upgrade"),
+        ("GET /healthz HTTP/1.1\nHost: localhost", 200, "\r\n\r\nok\n"),
+        ("GET http://localhost/healthz HTTP/1.1\nHost: localhost", 200, "\r\n\r\nok\n"),
+        ("GET /metrics HTTP/1.1\nHost: localhost", 404, ""),
+        ("GET /no HTTP/1.1\nHost: localhost", 404, ""),
+        ("POST /no HTTP/1.1\nHost: localhost", 404, ""),
+        ("POST / HTTP/1.1\nHost: localhost", 405, "allow: get, head\r\n"),
+        ("DELETE /healthz HTTP/1.1\nHost: localhost", 405, "allow: get, head\r\n"),
+        ("POST /ws HTTP/1.1\nHost: localhost", 405, "allow: get\r\n"),
+        ("GET /ws HTTP/1.1\nHost: localhost", 400, "upgrade"),
         ("GET / HTTP/1.1", 400, "host"),
-        ("GET / HTTP/1.1\nHost: x\nHost: y", 400, "host"),
-        ("GET / HTTP/3.7\nHost: x", 400, ""),
+        ("GET / HTTP/1.1\nHost: localhost\nHost: y", 400, "host"),
+        ("GET / HTTP/3.7\nHost: localhost", 400, ""),
         ("nonsense", 400, ""),
-        ("GET / HTTP/1.1\nHost: x\nbroken header", 400, ""),
+        ("GET / HTTP/1.1\nHost: localhost\nbroken header", 400, ""),
     ];
     for (lines, status, part) in cases {
         let (got, response) = answer(&server, lines);
@@ -50,7 +50,7 @@ fn paths_and_methods() {
 #[test]
 fn head_has_the_headers_and_no_body() {
     let server = TestServer::start(&[]);
-    let (status, response) = answer(&server, "HEAD /healthz HTTP/1.1\nHost: x");
+    let (status, response) = answer(&server, "HEAD /healthz HTTP/1.1\nHost: localhost");
     assert_eq!(status, 200);
     assert!(
         response.contains("content-length: 3\r\n") && response.ends_with("\r\n\r\n"),
@@ -94,7 +94,8 @@ fn a_bad_upgrade_is_refused_before_it() {
 #[test]
 fn a_refusal_is_seen_by_a_client_that_still_sends() {
     let server = TestServer::start(&[]);
-    let mut request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\n".to_vec();
+    let mut request =
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50000\r\n\r\n".to_vec();
     request.resize(50_000, b'x');
     assert!(exchange(server.address, &request).starts_with("HTTP/1.1 405 "));
 }
@@ -128,9 +129,9 @@ fn an_upgrade_may_be_spelled_in_every_legal_way_and_in_no_other() {
 #[test]
 fn a_head_too_large_is_431() {
     let server = TestServer::start(&[]);
-    let long = format!("GET / HTTP/1.1\nHost: x\nCookie: {}", "c".repeat(9000));
+    let long = format!("GET / HTTP/1.1\nHost: localhost\nCookie: {}", "c".repeat(9000));
     assert_eq!(answer(&server, &long).0, 431);
-    let many = format!("GET / HTTP/1.1\nHost: x{}", "\nA: b".repeat(100));
+    let many = format!("GET / HTTP/1.1\nHost: localhost{}", "\nA: b".repeat(100));
     assert_eq!(answer(&server, &many).0, 431);
     // Without an end, too.
     let endless = exchange(server.address, &[b'a'; 20_000]);
@@ -161,7 +162,7 @@ fn a_head_that_does_not_come_in_time_is_408_however_it_trickles() {
 fn a_head_may_come_in_pieces_with_frames_behind_it_and_bare_newlines() {
     let server = TestServer::start(&[]);
     let mut stream = TcpStream::connect(server.address).unwrap();
-    for byte in b"GET /healthz HTTP/1.1\nHost: x\n\n" {
+    for byte in b"GET /healthz HTTP/1.1\nHost: localhost\n\n" {
         stream.write_all(&[*byte]).unwrap();
     }
     let mut response = String::new();

@@ -86,7 +86,7 @@ pub fn exchange_bytes(address: SocketAddr, request: &[u8]) -> Vec<u8> {
 /// The head of an upgrade as RFC 6455 prints it.
 pub fn upgrade(query: &str) -> String {
     format!(
-        "GET /ws?{query} HTTP/1.1\r\nHost: parlour\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\
+        "GET /ws?{query} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     )
 }

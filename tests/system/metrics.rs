@@ -19,7 +19,7 @@ fn program() -> (Program, SocketAddr) {
 }
 
 fn scrape(address: SocketAddr) -> String {
-    let response = exchange(address, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+    let response = exchange(address, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let (head, body) = response.split_once("\r\n\r\n").expect("a head");
     assert!(
         head.starts_with("HTTP/1.1 200 ") && head.contains("text/plain; version=0.0.4"),
@@ -64,7 +64,7 @@ fn a_conversation_is_counted() {
     ann.next_of("private");
     bob.send(&masked(FIN | CLOSE, &1000_u16.to_be_bytes()));
     ann.next_of("leave");
-    exchange(program.address, b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n");
+    exchange(program.address, b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n");
     exchange(program.address, upgrade("").replace("13", "12").as_bytes());
 
     // Each thing is counted by the thread that does it, when it has.
@@ -155,12 +155,15 @@ fn an_absence_is_counted_until_it_ends() {
 fn metrics_have_a_listener_of_their_own() {
     let (program, metrics) = program();
     assert!(
-        exchange(program.address, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        exchange(program.address, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
             .starts_with("HTTP/1.1 404 ")
     );
-    assert!(exchange(metrics, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 404 "));
     assert!(
-        exchange(metrics, b"POST /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        exchange(metrics, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .starts_with("HTTP/1.1 404 ")
+    );
+    assert!(
+        exchange(metrics, b"POST /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
             .starts_with("HTTP/1.1 405 ")
     );
     assert!(exchange(metrics, b"nonsense\r\n\r\n").starts_with("HTTP/1.1 400 "));
@@ -213,7 +216,7 @@ fn the_book_names_every_metric() {
     let (program, metrics) = program();
     let chapter = include_str!("../../src/book/operating.md");
     // A metric with labels appears with its first series.
-    exchange(program.address, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    exchange(program.address, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let text = scrape(metrics);
     let names: Vec<&str> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();

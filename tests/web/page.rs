@@ -8,7 +8,7 @@ use crate::support::{Client, TestServer, assert_has};
 
 /// Status, headers in lower case, and body of a request for `path`.
 fn get(server: &TestServer, method: &str, path: &str, headers: &str) -> (u16, String, Vec<u8>) {
-    let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
     let response = exchange_bytes(server.address, request.as_bytes());
     let end = response.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("a head") + 4;
     let head = String::from_utf8(response[..end].to_vec()).expect("text").to_lowercase();
