@@ -2,7 +2,7 @@
 //!
 //! They are checked once, at start. This file imports nothing else of parlour.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
@@ -252,6 +252,29 @@ pub fn normal_origin(origin: &str) -> Option<String> {
         Some(port) => Some(format!("{scheme}://{host}:{port}")),
         None => Some(format!("{scheme}://{host}")),
     }
+}
+
+/// Returns the host of an address (RFC 3986, 3.2.2) in lower case and without a final dot. `None`
+/// if it is not one.
+pub fn normal_host(host: &str) -> Option<String> {
+    if let Some(address) = host.strip_prefix('[') {
+        let address: Ipv6Addr = address.strip_suffix(']')?.parse().ok()?;
+        return Some(format!("[{address}]"));
+    }
+    let mut bytes = host.bytes();
+    while let Some(byte) = bytes.next() {
+        let valid = match byte {
+            b'%' => [bytes.next(), bytes.next()]
+                .iter()
+                .all(|digit| digit.is_some_and(|digit| digit.is_ascii_hexdigit())),
+            _ => byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte),
+        };
+        if !valid {
+            return None;
+        }
+    }
+    let name = host.strip_suffix('.').unwrap_or(host);
+    if name.is_empty() { None } else { Some(name.to_ascii_lowercase()) }
 }
 
 /// Parses a network, or one address.

@@ -5,6 +5,8 @@
 //! - [`routes`]: which path is answered by what, on the connection's reader thread.
 //! - [`admission`]: who gets a place on the server, and who gives way.
 //! - [`request`]: reads one request head.
+//! - [`request_line`]: the first line of a request, and what the log shows of it.
+//! - [`rules`]: the rules for a request beyond its syntax.
 //! - [`response`]: builds and sends one response.
 //! - [`upgrade`]: the upgrade to a WebSocket connection, and what its query asks for.
 //! - [`origin`]: which pages may open a chat.
@@ -26,7 +28,9 @@ pub mod origin;
 pub mod page;
 pub mod proxy;
 pub mod request;
+pub mod request_line;
 pub mod response;
 pub mod routes;
+pub mod rules;
 pub mod scrape;
 pub mod upgrade;

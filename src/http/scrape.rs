@@ -8,12 +8,15 @@ use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use log::debug;
+use log::{debug, info};
 use tungstenite::http::header::{CONTENT_TYPE, HeaderValue};
 use tungstenite::http::{Method, StatusCode};
 
-use super::request;
+use super::request::{self, Request};
+use super::request_line::RequestLine;
 use super::response::{self, Response};
+use super::rules;
+use crate::protocol::refusal::Refusal;
 use crate::system::logging;
 use crate::system::metrics::METRICS;
 
@@ -25,6 +28,8 @@ const SCRAPE_TIMEOUT: Duration = Duration::from_secs(2);
 const SCRAPER_STACK_BYTES: usize = 256 * 1024;
 /// Pause after a failed `accept`.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The methods that `/metrics` takes.
+const METHODS: &str = "GET, HEAD, OPTIONS";
 /// The text format (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 const TEXT_FORMAT: HeaderValue =
     HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -117,28 +122,31 @@ impl Scraper {
     fn reply(&self) -> io::Result<()> {
         let head = request::read_head(&self.stream, SCRAPE_TIMEOUT);
         self.replying.store(true, Ordering::Relaxed);
-        let (response, head_only) = match head {
-            Ok((request, _)) => {
-                let (path, method) = (request.uri().path(), request.method());
-                (respond_to(path, method), method == Method::HEAD)
-            }
-            Err(error) => match error.response() {
-                Some(response) => (response, false),
+        let (response, line) = match head {
+            Ok((request, _)) => (respond_to(&request), RequestLine::of(&request)),
+            Err(bad) => match bad.error.response() {
+                Some(response) => (response, bad.line),
                 None => return Ok(()),
             },
         };
-        response::send(&self.stream, &response::to_bytes(response, head_only), SCRAPE_TIMEOUT)
+        if let Some(refusal) = Refusal::of(&response) {
+            let reason = response::reason(&response);
+            info!("scraper {} refused: {refusal} ({line}): {reason}", self.peer);
+        }
+        response::send(&self.stream, &response::to_bytes(response, line.is_head), SCRAPE_TIMEOUT)
     }
 }
 
-fn respond_to(path: &str, method: &Method) -> Response {
-    match (path, method) {
+fn respond_to(request: &Request) -> Response {
+    match (request.uri().path(), request.method()) {
+        (_, method) if !rules::is_known(method) => response::unknown_method(),
         ("/metrics", &Method::GET | &Method::HEAD) => {
             let mut response = Response::new(METRICS.to_text().into());
             response.headers_mut().insert(CONTENT_TYPE, TEXT_FORMAT);
             response
         }
-        ("/metrics", _) => response::not_allowed("GET, HEAD"),
+        ("/metrics" | "*", &Method::OPTIONS) => response::options(METHODS),
+        ("/metrics", _) => response::not_allowed(METHODS),
         _ => response::text(StatusCode::NOT_FOUND, "nothing here; the metrics are at /metrics"),
     }
 }

@@ -18,34 +18,46 @@ pub enum Refusal {
     MethodNotAllowed,
     /// The head was not received within `--handshake-timeout`.
     HeadTimeout,
+    /// `If-Match` asks for a file of the page that is not there.
+    PreconditionFailed,
+    /// The target of the request is longer than a head may be.
+    TargetTooLong,
     /// The client speaks another version of WebSocket than 13.
     WebSocketVersion,
     /// This address has `--max-connections-per-ip` connections already.
     TooManyFromAddress,
     /// The head has too many bytes or lines.
     HeadTooLarge,
+    /// Nothing here takes this method, not even elsewhere.
+    UnknownMethod,
     /// All places are taken.
     ServerFull,
     /// The server stops.
     ServerStopping,
     /// The hub did not answer `/healthz` in time.
     HubSilent,
+    /// The client speaks another version of HTTP than 1.1 and 1.0.
+    HttpVersion,
 }
 
 impl Refusal {
     /// All reasons, for tables and metrics.
-    pub const ALL: [Refusal; 11] = [
+    pub const ALL: [Refusal; 15] = [
         Refusal::BadRequest,
         Refusal::ForbiddenOrigin,
         Refusal::NotFound,
         Refusal::MethodNotAllowed,
         Refusal::HeadTimeout,
+        Refusal::PreconditionFailed,
+        Refusal::TargetTooLong,
         Refusal::WebSocketVersion,
         Refusal::TooManyFromAddress,
         Refusal::HeadTooLarge,
+        Refusal::UnknownMethod,
         Refusal::ServerFull,
         Refusal::ServerStopping,
         Refusal::HubSilent,
+        Refusal::HttpVersion,
     ];
 
     /// The status of the response. It alone identifies the reason, unless it is `503`.
@@ -56,12 +68,16 @@ impl Refusal {
             Refusal::NotFound => StatusCode::NOT_FOUND,
             Refusal::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Refusal::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
+            Refusal::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
+            Refusal::TargetTooLong => StatusCode::URI_TOO_LONG,
             Refusal::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
             Refusal::TooManyFromAddress => StatusCode::TOO_MANY_REQUESTS,
             Refusal::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Refusal::UnknownMethod => StatusCode::NOT_IMPLEMENTED,
             Refusal::ServerFull | Refusal::ServerStopping | Refusal::HubSilent => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
+            Refusal::HttpVersion => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
         }
     }
 
@@ -73,12 +89,16 @@ impl Refusal {
             Refusal::NotFound => "not_found",
             Refusal::MethodNotAllowed => "method_not_allowed",
             Refusal::HeadTimeout => "head_timeout",
+            Refusal::PreconditionFailed => "precondition_failed",
+            Refusal::TargetTooLong => "target_too_long",
             Refusal::WebSocketVersion => "websocket_version",
             Refusal::TooManyFromAddress => "too_many_from_address",
             Refusal::HeadTooLarge => "head_too_large",
+            Refusal::UnknownMethod => "unknown_method",
             Refusal::ServerFull => "server_full",
             Refusal::ServerStopping => "server_stopping",
             Refusal::HubSilent => "hub_silent",
+            Refusal::HttpVersion => "http_version",
         }
     }
 

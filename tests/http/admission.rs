@@ -240,8 +240,7 @@ fn the_log_has_the_clients_address_and_not_the_proxys() {
     for part in [
         "from 203.0.113.7 asks to join lobby",
         "from 203.0.113.7 refused: 429 too_many_from_address",
-        "from 203.0.113.8 has the origin",
-        "from 203.0.113.8 refused: 403 forbidden_origin",
+        "from 203.0.113.8 refused: 403 forbidden_origin (GET \"/ws\"): a page has the origin",
         "from 203.0.113.7 gone: 1006",
     ] {
         assert!(log.contains(part), "{part:?} in {log}");
@@ -468,7 +467,11 @@ fn answers_are_whole_though_their_clients_hold_on_to_the_connections() {
         })
         .collect();
     assert!(answers[0].starts_with("HTTP/1.1 200 ") && answers[0].trim_end().ends_with("</html>"));
-    assert!(answers.iter().all(|answer| *answer == answers[0]));
+    // They take more than a second at times, and then they have different dates.
+    let undated = |answer: &str| {
+        answer.lines().filter(|line| !line.starts_with("date: ")).collect::<Vec<_>>().join("\n")
+    };
+    assert!(answers.iter().all(|answer| undated(answer) == undated(&answers[0])));
 }
 
 #[test]

@@ -20,6 +20,8 @@ const SITE: &str = include_str!("nginx.conf");
 const READ_TIMEOUT: &str = "proxy_read_timeout 90s;";
 /// Debian's place for it is in no user's PATH.
 const NAMES: [&str; 2] = ["nginx", "/usr/sbin/nginx"];
+/// The options that the book tells an owner to set.
+const BEHIND_NGINX: [&str; 2] = ["--listen=127.0.0.1:0", "--trusted-proxy=127.0.0.1"];
 /// Set where a missing nginx is a failure and no reason to skip.
 const REQUIRED: &str = "PARLOUR_REQUIRE_NGINX";
 
@@ -211,7 +213,7 @@ fn the_book_has_the_same_lines_and_they_wait_longer_than_a_ping_takes() {
 
 #[test]
 fn people_talk_through_nginx_and_tls() {
-    let program = Program::start(&mut command(&["--listen=127.0.0.1:0"]));
+    let program = Program::start(&mut command(&BEHIND_NGINX));
     let Some(nginx) = Nginx::launch(program.address, READ_TIMEOUT) else {
         return drop(end(program));
     };
@@ -251,8 +253,9 @@ fn people_talk_through_nginx_and_tls() {
 
 #[test]
 fn pings_keep_nginx_from_cutting_those_who_are_silent() {
-    let often = Program::start(&mut command(&["--listen=127.0.0.1:0", "--ping-interval=100ms"]));
-    let never = Program::start(&mut command(&["--listen=127.0.0.1:0"]));
+    let often =
+        Program::start(&mut command(&[&BEHIND_NGINX[..], &["--ping-interval=100ms"]].concat()));
+    let never = Program::start(&mut command(&BEHIND_NGINX));
     let timeout = "proxy_read_timeout 500ms;";
     let Some(nginx) = Nginx::launch(often.address, timeout) else {
         end(often);
@@ -278,8 +281,7 @@ fn pings_keep_nginx_from_cutting_those_who_are_silent() {
 
 #[test]
 fn the_log_names_the_client_that_nginx_speaks_for_and_nobody_whom_the_client_names() {
-    let program =
-        Program::start(&mut command(&["--listen=127.0.0.1:0", "--trusted-proxy=127.0.0.1"]));
+    let program = Program::start(&mut command(&BEHIND_NGINX));
     let Some(nginx) = Nginx::launch(program.address, READ_TIMEOUT) else {
         return drop(end(program));
     };
@@ -314,4 +316,22 @@ fn the_log_names_the_client_that_nginx_speaks_for_and_nobody_whom_the_client_nam
         assert!(about(part).contains(source), "{log}");
     }
     assert!(!log.contains("203.0.113.5"), "{log}");
+}
+
+#[test]
+fn an_upgrade_that_nginx_takes_away_is_missed_and_the_remedy_named() {
+    let program = Program::start(&mut command(&BEHIND_NGINX));
+    let Some(nginx) = Nginx::launch(program.address, READ_TIMEOUT) else {
+        return drop(end(program));
+    };
+    // The site passes upgrades on at /ws alone.
+    let request = upgrade("session=secret").replace("/ws", "/").replace("keep-alive", "close");
+    let response = exchange(nginx.tunnel("127.0.0.1:0"), request.as_bytes());
+    assert!(response.starts_with("HTTP/1.1 400 "), "{response}");
+    let log = end(program);
+    for text in [&response, &log] {
+        assert!(text.contains("proxy_set_header Upgrade $http_upgrade"), "{text}");
+    }
+    assert!(log.contains("refused: 400 bad_request (GET \"/\"): not a WebSocket upgrade"), "{log}");
+    assert!(!log.contains("secret"), "{log}");
 }

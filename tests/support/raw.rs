@@ -83,6 +83,14 @@ pub fn exchange_bytes(address: SocketAddr, request: &[u8]) -> Vec<u8> {
     response
 }
 
+/// The status and, in lower case, the whole response to a request head of these lines, which get
+/// their ends here.
+pub fn answer(address: SocketAddr, lines: &str) -> (u16, String) {
+    let response = exchange(address, format!("{}\r\n\r\n", lines.replace('\n', "\r\n")).as_bytes());
+    let status = response.split(' ').nth(1).and_then(|code| code.parse().ok());
+    (status.unwrap_or_else(|| panic!("{response:?}")), response.to_lowercase())
+}
+
 /// The head of an upgrade as RFC 6455 prints it.
 pub fn upgrade(query: &str) -> String {
     format!(

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::support::eventually;
 use crate::support::program::{Program, command};
-use crate::support::raw::{CLOSE, FIN, RawClient, TEXT, exchange, masked, upgrade};
+use crate::support::raw::{CLOSE, FIN, RawClient, TEXT, answer, exchange, masked, upgrade};
 
 fn program() -> (Program, SocketAddr) {
     let options = ["--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", "--message-rate=0"];
@@ -210,6 +210,31 @@ fn a_scraper_does_not_wait_for_those_who_say_nothing() {
     });
     program.signal("TERM");
     assert!(program.ended().0.success());
+}
+
+#[test]
+fn the_listener_of_the_metrics_explains_itself() {
+    let (program, metrics) = program();
+    for (lines, status, part) in [
+        ("OPTIONS /metrics HTTP/1.0", 204, "\r\nallow: get, head, options\r\n"),
+        ("OPTIONS * HTTP/1.0", 204, "\r\nallow: get, head, options\r\n"),
+        ("BREW /metrics HTTP/1.0", 501, "\r\ndate: "),
+        ("HEAD /metrics HTTP/1.0", 200, "\r\ndate: "),
+        ("PUT /metrics HTTP/1.0", 405, "\r\nallow: get, head, options\r\n"),
+        ("GET /?secret HTTP/1.0", 404, "at /metrics"),
+        ("\u{16}\u{3}\u{1}", 400, "a tls hello"),
+    ] {
+        let (got, response) = answer(metrics, lines);
+        assert!(got == status && response.contains(part), "{lines:?}: {response}");
+    }
+    program.signal("TERM");
+    let (_, log) = program.ended();
+    let line = "refused: 404 not_found (GET \"/\"): nothing here";
+    assert!(log.contains(line) && !log.contains("secret"), "{log}");
+    assert!(
+        log.contains("refused: 400 bad_request (no request line): not a request: a TLS"),
+        "{log}"
+    );
 }
 
 #[test]

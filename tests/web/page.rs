@@ -62,6 +62,11 @@ fn its_files_are_served_plain_compressed_and_not_twice() {
             get(&server, "GET", path, &format!("If-None-Match: \"other\", {etag}\r\n"));
         assert_eq!((status, body.len()), (304, 0));
         assert_eq!(get(&server, "GET", path, "If-None-Match: \"other\"\r\n").0, 200);
+        // Compared weakly, and in `If-Match` strongly (RFC 9110, 13.1).
+        let strong = etag.trim_start_matches("W/");
+        assert_eq!(get(&server, "GET", path, &format!("If-None-Match: {strong}\r\n")).0, 304);
+        assert_eq!(get(&server, "GET", path, &format!("If-Match: {etag}\r\n")).0, 412);
+        assert_eq!(get(&server, "GET", path, "If-Match: *\r\n").0, 200);
 
         let (status, head_only, body) = get(&server, "HEAD", path, "");
         assert_eq!((status, body.len()), (200, 0));
