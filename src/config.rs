@@ -68,6 +68,15 @@ pub struct Config {
                 * for any; several as above")]
     pub allow_origin: Vec<AllowedOrigin>,
 
+    /// Names, other than those of loopback, to which a listener on loopback answers.
+    #[arg(long, env = "PARLOUR_ALLOW_HOST", value_name = "NAME", value_delimiter = ',')]
+    #[arg(value_parser = AllowedHost::parse)]
+    #[arg(
+        help = "Name, apart from localhost, by which requests may ask a server that listens on \
+                loopback alone, like chat.example; * for any; several as above"
+    )]
+    pub allow_host: Vec<AllowedHost>,
+
     /// Public messages that a room remembers and shows to a newcomer
     #[arg(long, env = "PARLOUR_HISTORY", value_name = "MESSAGES", default_value = "100")]
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(0..=100_000))]
@@ -251,6 +260,35 @@ pub fn normal_origin(origin: &str) -> Option<String> {
         _ if !valid => None,
         Some(port) => Some(format!("{scheme}://{host}:{port}")),
         None => Some(format!("{scheme}://{host}")),
+    }
+}
+
+/// A value of `--allow-host`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AllowedHost {
+    /// Every name, `*`.
+    Any,
+    /// This name, as [`normal_host`] returns it.
+    Only(String),
+}
+
+impl AllowedHost {
+    /// Parses `*`, a name, or an address.
+    ///
+    /// # Errors
+    /// How to write it.
+    pub fn parse(text: &str) -> Result<AllowedHost, String> {
+        if text == "*" {
+            return Ok(AllowedHost::Any);
+        }
+        let bracketed = text.parse::<Ipv6Addr>().map(|address| format!("[{address}]"));
+        // No pattern is known.
+        let name = normal_host(bracketed.as_deref().unwrap_or(text));
+        name.filter(|name| !name.contains('*')).map(AllowedHost::Only).ok_or_else(|| {
+            "write it like chat.example, without a port, and as browsers send it: \
+             xn--bcher-kva.example"
+                .into()
+        })
     }
 }
 

@@ -28,6 +28,7 @@ mod server {
 }
 mod http {
     mod admission;
+    mod hosts;
     mod malformed;
     mod nginx;
     mod routes;

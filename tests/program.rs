@@ -67,6 +67,16 @@ fn a_bad_start_is_one_clear_line_and_a_non_zero_status() {
         &run(&["--allow-origin", "https://chat.example/"]),
         &["--allow-origin", "without a path"],
     );
+    for name in [
+        "chat.example:8080",
+        "http://chat.example",
+        "b\u{fc}cher.example",
+        "*.chat.example",
+        "",
+        "[::1",
+    ] {
+        assert_one_line(&run(&["--allow-host", name]), &["--allow-host", "like chat.example"]);
+    }
     assert_one_line(&run(&["extra"]), &["extra"]);
     let output = command(&[]).env("PARLOUR_QUEUE", "none").output().unwrap();
     assert_one_line(&output, &["none", "--queue"]);
@@ -102,7 +112,9 @@ fn help_explains_every_option_with_its_default_and_variable() {
             "{option} in {help}"
         );
     }
-    for option in ["metrics-listen", "max-connections", "trusted-proxy", "allow-origin"] {
+    for option in
+        ["metrics-listen", "max-connections", "trusted-proxy", "allow-origin", "allow-host"]
+    {
         let variable = format!("[env: PARLOUR_{}=", option.to_uppercase().replace('-', "_"));
         assert!(
             help.contains(&format!("--{option} ")) && help.contains(&variable),

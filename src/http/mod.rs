@@ -9,6 +9,7 @@
 //! - [`rules`]: the rules for a request beyond its syntax.
 //! - [`response`]: builds and sends one response.
 //! - [`upgrade`]: the upgrade to a WebSocket connection, and what its query asks for.
+//! - [`host`]: which names the server answers to.
 //! - [`origin`]: which pages may open a chat.
 //! - [`proxy`]: the client behind a trusted proxy.
 //! - [`page`]: the files of the chat page.
@@ -24,6 +25,7 @@
 //! - TLS is absent. A proxy in front does it better.
 
 pub mod admission;
+pub mod host;
 pub mod origin;
 pub mod page;
 pub mod proxy;

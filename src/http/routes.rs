@@ -15,7 +15,7 @@ use super::page::{self, Asset};
 use super::request::{self, BadHead, Request};
 use super::request_line::RequestLine;
 use super::response::{self, Response, unavailable};
-use super::{origin, proxy, rules, upgrade};
+use super::{host, origin, proxy, rules, upgrade};
 use crate::chat::client::{self, Shared, Upgrade};
 use crate::chat::connection::Connection;
 use crate::chat::inbox::{self, Timed};
@@ -136,8 +136,11 @@ enum Route {
 }
 
 fn route(connection: &Connection, place: &Place, request: &Request, shared: &Shared) -> Route {
-    let Shared { config, .. } = shared;
+    let Shared { config, hosts, .. } = shared;
     let headers = request.headers();
+    if !host::is_served(connection.peer.ip(), headers, hosts, &config.trusted_proxy) {
+        return Route::Response(host::misdirected(headers));
+    }
     if let Err(reason) = identify(connection, place, request, config) {
         return Route::Response(reason.response());
     }

@@ -15,7 +15,8 @@ use tungstenite::http::{Method, StatusCode};
 use super::request::{self, Request};
 use super::request_line::RequestLine;
 use super::response::{self, Response};
-use super::rules;
+use super::{host, rules};
+use crate::config::{AllowedHost, Config};
 use crate::protocol::refusal::Refusal;
 use crate::system::logging;
 use crate::system::metrics::METRICS;
@@ -40,6 +41,8 @@ struct Scraper {
     peer: SocketAddr,
     /// True once its request has been read.
     replying: AtomicBool,
+    config: Arc<Config>,
+    hosts: Arc<[AllowedHost]>,
 }
 
 /// The scrapers that have a thread, the oldest first. Weak: a thread alone keeps its socket open.
@@ -49,7 +52,8 @@ type Running = VecDeque<(Weak<Scraper>, JoinHandle<()>)>;
 /// down. A scraper never waits for those that say nothing.
 ///
 /// Its last threads may outlive it, by the timeouts.
-pub fn serve(listener: &TcpListener, stopping: &AtomicBool) {
+pub fn serve(listener: &TcpListener, config: &Arc<Config>, stopping: &AtomicBool) {
+    let hosts: Arc<[AllowedHost]> = host::served_by(listener, &config.allow_host).into();
     let mut running = Running::new();
     loop {
         let accepted = listener.accept();
@@ -58,9 +62,10 @@ pub fn serve(listener: &TcpListener, stopping: &AtomicBool) {
         }
         match accepted {
             Ok((stream, peer)) => {
+                let (config, hosts) = (config.clone(), hosts.clone());
                 let replying = AtomicBool::new(false);
                 make_room(&mut running);
-                running.extend(start(Scraper { stream, peer, replying }));
+                running.extend(start(Scraper { stream, peer, replying, config, hosts }));
             }
             Err(error) => {
                 logging::warn_of_failure("can't accept a scraper", &error);
@@ -123,7 +128,7 @@ impl Scraper {
         let head = request::read_head(&self.stream, SCRAPE_TIMEOUT);
         self.replying.store(true, Ordering::Relaxed);
         let (response, line) = match head {
-            Ok((request, _)) => (respond_to(&request), RequestLine::of(&request)),
+            Ok((request, _)) => (self.respond_to(&request), RequestLine::of(&request)),
             Err(bad) => match bad.error.response() {
                 Some(response) => (response, bad.line),
                 None => return Ok(()),
@@ -135,18 +140,22 @@ impl Scraper {
         }
         response::send(&self.stream, &response::to_bytes(response, line.is_head), SCRAPE_TIMEOUT)
     }
-}
 
-fn respond_to(request: &Request) -> Response {
-    match (request.uri().path(), request.method()) {
-        (_, method) if !rules::is_known(method) => response::unknown_method(),
-        ("/metrics", &Method::GET | &Method::HEAD) => {
-            let mut response = Response::new(METRICS.to_text().into());
-            response.headers_mut().insert(CONTENT_TYPE, TEXT_FORMAT);
-            response
+    fn respond_to(&self, request: &Request) -> Response {
+        let (peer, headers) = (self.peer.ip().to_canonical(), request.headers());
+        if !host::is_served(peer, headers, &self.hosts, &self.config.trusted_proxy) {
+            return host::misdirected(headers);
         }
-        ("/metrics" | "*", &Method::OPTIONS) => response::options(METHODS),
-        ("/metrics", _) => response::not_allowed(METHODS),
-        _ => response::text(StatusCode::NOT_FOUND, "nothing here; the metrics are at /metrics"),
+        match (request.uri().path(), request.method()) {
+            (_, method) if !rules::is_known(method) => response::unknown_method(),
+            ("/metrics", &Method::GET | &Method::HEAD) => {
+                let mut response = Response::new(METRICS.to_text().into());
+                response.headers_mut().insert(CONTENT_TYPE, TEXT_FORMAT);
+                response
+            }
+            ("/metrics" | "*", &Method::OPTIONS) => response::options(METHODS),
+            ("/metrics", _) => response::not_allowed(METHODS),
+            _ => response::text(StatusCode::NOT_FOUND, "nothing here; the metrics are at /metrics"),
+        }
     }
 }

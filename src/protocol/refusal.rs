@@ -22,6 +22,8 @@ pub enum Refusal {
     PreconditionFailed,
     /// The target of the request is longer than a head may be.
     TargetTooLong,
+    /// A server on loopback was asked by a name that `--allow-host` does not list.
+    UnknownHost,
     /// The client speaks another version of WebSocket than 13.
     WebSocketVersion,
     /// This address has `--max-connections-per-ip` connections already.
@@ -42,7 +44,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All reasons, for tables and metrics.
-    pub const ALL: [Refusal; 15] = [
+    pub const ALL: [Refusal; 16] = [
         Refusal::BadRequest,
         Refusal::ForbiddenOrigin,
         Refusal::NotFound,
@@ -50,6 +52,7 @@ impl Refusal {
         Refusal::HeadTimeout,
         Refusal::PreconditionFailed,
         Refusal::TargetTooLong,
+        Refusal::UnknownHost,
         Refusal::WebSocketVersion,
         Refusal::TooManyFromAddress,
         Refusal::HeadTooLarge,
@@ -70,6 +73,7 @@ impl Refusal {
             Refusal::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
             Refusal::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
             Refusal::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Refusal::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
             Refusal::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
             Refusal::TooManyFromAddress => StatusCode::TOO_MANY_REQUESTS,
             Refusal::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -91,6 +95,7 @@ impl Refusal {
             Refusal::HeadTimeout => "head_timeout",
             Refusal::PreconditionFailed => "precondition_failed",
             Refusal::TargetTooLong => "target_too_long",
+            Refusal::UnknownHost => "unknown_host",
             Refusal::WebSocketVersion => "websocket_version",
             Refusal::TooManyFromAddress => "too_many_from_address",
             Refusal::HeadTooLarge => "head_too_large",

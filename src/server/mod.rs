@@ -35,7 +35,7 @@ use crate::chat::write_half::SweepQueue;
 use crate::config::Config;
 use crate::http::admission::{Admission, NoPlace};
 use crate::http::response::{turn_away, unavailable};
-use crate::http::{proxy, routes, scrape};
+use crate::http::{host, proxy, routes, scrape};
 use crate::protocol::address::reachable;
 use crate::protocol::refusal::Refusal;
 use crate::system::limits::{self, Ceiling};
@@ -161,12 +161,13 @@ impl Server {
         info!("at most {clients} clients and {requests} requests at a time, limited by {limit}");
         METRICS.connections_max.with_label_values(&[limit]).set(clients as i64);
         if let Some(listener) = self.metrics_listener.clone() {
-            let stopping = self.stopping.clone();
+            let (config, stopping) = (self.config.clone(), self.stopping.clone());
             // Not joined: a scraper that is slow to read must not delay the end.
-            spawn("metrics", move || scrape::serve(&listener, &stopping))?;
+            spawn("metrics", move || scrape::serve(&listener, &config, &stopping))?;
         }
         let (config, stopping) = (self.config.clone(), self.stopping.clone());
-        let shared = Arc::new(Shared { config, inbox, sweeps, stopping });
+        let hosts = host::served_by(&self.listener, &config.allow_host);
+        let shared = Arc::new(Shared { config, hosts, inbox, sweeps, stopping });
         let ready = {
             let inbox = shared.inbox.clone();
             systemd::ready(move || inbox::hub_replies(&inbox)).map_err(RunError::Spawn)?

@@ -319,6 +319,22 @@ fn the_log_names_the_client_that_nginx_speaks_for_and_nobody_whom_the_client_nam
 }
 
 #[test]
+fn a_server_that_does_not_know_its_proxy_says_which_option_names_it() {
+    let program = Program::start(&mut command(&["--listen=127.0.0.1:0"]));
+    let Some(nginx) = Nginx::launch(program.address, READ_TIMEOUT) else {
+        return drop(end(program));
+    };
+    let request = b"GET / HTTP/1.0\r\nHost: chat.example.org\r\n\r\n";
+    let response = exchange(nginx.tunnel("127.0.0.1:0"), request);
+    assert!(response.starts_with("HTTP/1.1 421 "), "{response}");
+    let log = end(program);
+    for text in [&response, &log] {
+        assert!(text.contains("--allow-host") && text.contains("--trusted-proxy"), "{text}");
+    }
+    assert!(log.contains("refused: 421 unknown_host (GET \"/\"): the host \"chat.example.org\""));
+}
+
+#[test]
 fn an_upgrade_that_nginx_takes_away_is_missed_and_the_remedy_named() {
     let program = Program::start(&mut command(&BEHIND_NGINX));
     let Some(nginx) = Nginx::launch(program.address, READ_TIMEOUT) else {

@@ -142,6 +142,7 @@ fn head_has_the_headers_and_no_body() {
         ("HEAD /no HTTP/1.1\nHost: localhost", 404),
         ("HEAD / HTTP/1.1", 400),
         ("HEAD / HTTP/2.0", 505),
+        ("HEAD / HTTP/1.1\nHost: elsewhere.example", 421),
     ] {
         let (status, response) = answer(server.address, lines);
         assert!(status == refused && response.ends_with("\r\n\r\n"), "{response:?}");
