@@ -3,7 +3,7 @@
 //! They are checked once, at start. This file imports nothing else of parlour.
 
 use std::ffi::OsString;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 use std::{env, mem};
 
@@ -82,6 +82,15 @@ pub struct Config {
     #[arg(help = "Origin of pages on other sites that may chat here, like https://chat.example; \
                 * for any; several as above")]
     pub allow_origin: Vec<AllowedOrigin>,
+
+    /// Names, other than those of loopback, to which a listener on loopback answers.
+    #[arg(long, env = "PARLOUR_ALLOW_HOST", value_name = "NAME", value_delimiter = ',')]
+    #[arg(value_parser = AllowedHost::parse)]
+    #[arg(
+        help = "Name, apart from localhost, by which requests may ask a server that listens on \
+                loopback alone, like chat.example; * for any; several as above"
+    )]
+    pub allow_host: Vec<AllowedHost>,
 
     /// Public messages that a room remembers and shows to a newcomer
     #[arg(long, env = "PARLOUR_HISTORY", value_name = "MESSAGES", default_value = "100")]
@@ -402,6 +411,58 @@ pub fn normal_origin(origin: &str) -> Option<String> {
         Some(port) => Some(format!("{scheme}://{host}:{port}")),
         None => Some(format!("{scheme}://{host}")),
     }
+}
+
+/// A value of `--allow-host`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AllowedHost {
+    /// Every name, `*`.
+    Any,
+    /// This name, as [`normal_host`] returns it.
+    Only(String),
+}
+
+impl AllowedHost {
+    /// Parses `*`, a name, or an address.
+    ///
+    /// # Errors
+    /// How to write it.
+    pub fn parse(text: &str) -> Result<AllowedHost, String> {
+        if text == "*" {
+            return Ok(AllowedHost::Any);
+        }
+        let bracketed = text.parse::<Ipv6Addr>().map(|address| format!("[{address}]"));
+        // No pattern is known.
+        let name = normal_host(bracketed.as_deref().unwrap_or(text));
+        name.filter(|name| !name.contains('*')).map(AllowedHost::Only).ok_or_else(|| {
+            "write it like chat.example, without a port, and as browsers send it: \
+             xn--bcher-kva.example"
+                .into()
+        })
+    }
+}
+
+/// Returns the host of an address (RFC 3986, 3.2.2) in lower case and without a final dot. `None`
+/// if it is not one.
+pub fn normal_host(host: &str) -> Option<String> {
+    if let Some(address) = host.strip_prefix('[') {
+        let address: Ipv6Addr = address.strip_suffix(']')?.parse().ok()?;
+        return Some(format!("[{address}]"));
+    }
+    let mut bytes = host.bytes();
+    while let Some(byte) = bytes.next() {
+        let valid = match byte {
+            b'%' => [bytes.next(), bytes.next()]
+                .iter()
+                .all(|digit| digit.is_some_and(|digit| digit.is_ascii_hexdigit())),
+            _ => byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte),
+        };
+        if !valid {
+            return None;
+        }
+    }
+    let name = host.strip_suffix('.').unwrap_or(host);
+    if name.is_empty() { None } else { Some(name.to_ascii_lowercase()) }
 }
 
 /// Parses a network, or one address.

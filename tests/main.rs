@@ -31,6 +31,8 @@ mod server {
 mod http {
     mod addresses;
     mod admission;
+    mod hosts;
+    mod malformed;
     mod nginx;
     mod routes;
 }

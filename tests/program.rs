@@ -75,6 +75,16 @@ fn a_bad_start_is_one_clear_line_and_an_error_status() {
         &run(&["--allow-origin", "https://chat.example/"]),
         &["--allow-origin", "without a path"],
     );
+    for name in [
+        "chat.example:8080",
+        "http://chat.example",
+        "b\u{fc}cher.example",
+        "*.chat.example",
+        "",
+        "[::1",
+    ] {
+        assert_one_line(&run(&["--allow-host", name]), &["--allow-host", "like chat.example"]);
+    }
     assert_one_line(&run(&["extra"]), &["extra"]);
     let output = command(&[]).env("PARLOUR_QUEUE", "none").output().unwrap();
     assert_one_line(&output, &["none", "--queue", "PARLOUR_QUEUE"]);
@@ -155,7 +165,7 @@ fn a_list_may_have_spaces_and_end_in_a_comma() {
     let options = ["--listen=127.0.0.1:0", "--max-connections-per-ip=1"];
     let program =
         Program::start(command(&options).env("PARLOUR_TRUSTED_PROXY", "10.0.0.0/8, 127.0.0.1,"));
-    let ask = b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n";
+    let ask = b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n";
     let _member = forwarded(program.address, "192.0.2.7");
     assert!(exchange(program.address, ask).starts_with("HTTP/1.1 429 "));
     program.signal("TERM");
@@ -224,7 +234,9 @@ fn help_explains_every_option_with_its_default_and_variable() {
             "{option} in {help}"
         );
     }
-    for option in ["metrics-listen", "max-connections", "trusted-proxy", "allow-origin"] {
+    for option in
+        ["metrics-listen", "max-connections", "trusted-proxy", "allow-origin", "allow-host"]
+    {
         let variable = format!("[env: PARLOUR_{}=", option.to_uppercase().replace('-', "_"));
         assert!(
             help.contains(&format!("--{option} ")) && help.contains(&variable),

@@ -30,7 +30,7 @@ use super::inbox::{Event, JoinRequest, Newcomer, Timed};
 use super::outbox::{self, Outbox, ReaderEnd};
 use super::read_half::ReadHalf;
 use super::write_half::{Status, SweepQueue, WriterEnd};
-use crate::config::Config;
+use crate::config::{AllowedHost, Config};
 use crate::protocol::close::CloseReason;
 use crate::protocol::frame::ping_frame;
 use crate::protocol::message::{BadMessage, ErrorReply, Request, frame_bytes_max};
@@ -50,6 +50,8 @@ const WRITER_STACK_BYTES: usize = 128 * 1024;
 pub struct Shared {
     /// The options.
     pub config: Arc<Config>,
+    /// The names that the server answers to, apart from those of loopback.
+    pub hosts: Vec<AllowedHost>,
     /// The way to the hub.
     pub inbox: Sender<Timed>,
     /// Where writers help each other.

@@ -6,8 +6,11 @@
 //! - [`admission`]: who gets a place on the server, and who gives way.
 //! - [`addresses`]: what each address has, and may do.
 //! - [`request`]: reads one request head.
+//! - [`request_line`]: the first line of a request, and what the log shows of it.
+//! - [`rules`]: the rules for a request beyond its syntax.
 //! - [`response`]: builds and sends one response.
 //! - [`upgrade`]: the upgrade to a WebSocket connection, and what its query asks for.
+//! - [`host`]: which names the server answers to.
 //! - [`origin`]: which pages may open a chat.
 //! - [`proxy`]: the client behind a trusted proxy.
 //! - [`page`]: the files of the chat page.
@@ -24,11 +27,14 @@
 
 pub mod addresses;
 pub mod admission;
+pub mod host;
 pub mod origin;
 pub mod page;
 pub mod proxy;
 pub mod request;
+pub mod request_line;
 pub mod response;
 pub mod routes;
+pub mod rules;
 pub mod scrape;
 pub mod upgrade;

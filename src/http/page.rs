@@ -4,12 +4,12 @@ use tungstenite::Bytes;
 use tungstenite::http::StatusCode;
 use tungstenite::http::header::{
     ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
-    HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH, REFERRER_POLICY, VARY,
+    HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, REFERRER_POLICY, VARY,
     X_CONTENT_TYPE_OPTIONS,
 };
 
 use super::request::any_item;
-use super::response::Response;
+use super::response::{self, Response};
 
 /// Lets the page run its own scripts and styles, connect to its own server, and show the icon that
 /// it draws. Nothing else.
@@ -57,9 +57,17 @@ impl Asset {
     /// Responds with the file, compressed if the client accepts that, or with `304` if the client
     /// has it already.
     pub fn response(&self, request: &HeaderMap) -> Response {
+        // A weak tag matches nothing here (RFC 9110, 13.1.1).
+        if request.contains_key(IF_MATCH) && !any_item(request, &IF_MATCH, |item| item == "*") {
+            let line = "the file has another tag";
+            return response::text(StatusCode::PRECONDITION_FAILED, line);
+        }
         let etag = self.etag();
         let gzip = accepts_gzip(request);
-        let known = any_item(request, &IF_NONE_MATCH, |item| item == "*" || item == etag);
+        // Compared without the mark of a weak tag (RFC 9110, 13.1.2).
+        let known = any_item(request, &IF_NONE_MATCH, |item| {
+            item == "*" || item.strip_prefix("W/").unwrap_or(item) == etag
+        });
         let body = match (known, gzip) {
             (true, _) => &[],
             (false, true) => self.gzip,
@@ -83,13 +91,15 @@ impl Asset {
         if gzip {
             set(CONTENT_ENCODING, "gzip");
         }
-        headers.insert(ETAG, HeaderValue::try_from(etag).expect("hexadecimal digits and quotes"));
+        // Weak, since both encodings share it.
+        let etag = HeaderValue::try_from(format!("W/{etag}"));
+        headers.insert(ETAG, etag.expect("hexadecimal digits and quotes"));
         response
     }
 
-    /// Weak, since the plain and the compressed file share it.
+    /// The tag that the plain and the compressed file share, without the mark of a weak one.
     fn etag(&self) -> String {
-        format!("W/\"{:016x}\"", fnv1a(self.plain))
+        format!("\"{:016x}\"", fnv1a(self.plain))
     }
 }
 

@@ -7,16 +7,25 @@ use std::time::{Duration, Instant};
 use tungstenite::http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use tungstenite::http::{self, Method, StatusCode, Version};
 
+use super::request_line::{RequestLine, first_line, is_token, quoted, without_query};
 use super::response::{Response, text};
+use super::rules;
 
 /// Longest request head. Browsers send about 600 bytes, plus cookies of other sites on the host.
 pub const HEAD_BYTES_MAX: usize = 8 * 1024;
 /// Maximum number of header lines in a head.
 pub const HEADERS_MAX: usize = 64;
-/// Longest part of a header's value that is written to the log.
-const QUOTED_BYTES_MAX: usize = 128;
 /// Bytes read at a time.
 const READ_BYTES: usize = 1024;
+/// How clients of other protocols begin, and what to do about it.
+const OTHER_PROTOCOLS: [(&[u8], &str); 4] = [
+    (b"\x16", "a TLS hello; use http:// or ws://, or put a proxy with TLS in front"),
+    (b"SSH-", "an SSH client; its server has another port"),
+    (b"PROXY ", PROXY_PROTOCOL),
+    (b"\r\n\r\n\0\r\nQUIT\n", PROXY_PROTOCOL),
+];
+const PROXY_PROTOCOL: &str =
+    "the PROXY protocol; turn it off in the proxy, which must send X-Forwarded-For instead";
 
 /// A request head. A request with a body is never read beyond its head.
 pub type Request = http::Request<()>;
@@ -30,8 +39,20 @@ pub enum HeadError {
     TimedOut,
     /// The head is over [`HEAD_BYTES_MAX`] or [`HEADERS_MAX`].
     TooLarge,
+    /// The target alone is over [`HEAD_BYTES_MAX`].
+    TargetTooLong,
+    /// The version is neither HTTP/1.1 nor HTTP/1.0.
+    Version,
     /// What was received is not a request. The text says why.
     Malformed(String),
+}
+
+/// A head that could not be read.
+pub struct BadHead {
+    /// Why.
+    pub error: HeadError,
+    /// What it asks for, as far as it was received.
+    pub line: RequestLine,
 }
 
 /// Reads a request head, and returns it with the bytes that followed it.
@@ -44,9 +65,22 @@ pub enum HeadError {
 pub fn read_head(
     stream: &TcpStream,
     timeout: Duration,
-) -> Result<(Box<Request>, Vec<u8>), HeadError> {
-    let deadline = Instant::now() + timeout;
+) -> Result<(Box<Request>, Vec<u8>), BadHead> {
     let mut bytes = Vec::new();
+    let head = receive_head(stream, timeout, &mut bytes).and_then(|()| parse_head(&bytes));
+    match head {
+        Ok((request, length)) => Ok((request, bytes.split_off(length))),
+        Err(error) => Err(BadHead { error, line: RequestLine::at_start_of(&bytes) }),
+    }
+}
+
+/// Reads into `bytes` until they contain a whole head, or can't become one.
+fn receive_head(
+    mut stream: &TcpStream,
+    timeout: Duration,
+    bytes: &mut Vec<u8>,
+) -> Result<(), HeadError> {
+    let deadline = Instant::now() + timeout;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -56,8 +90,7 @@ pub fn read_head(
         stream.set_read_timeout(Some(left)).map_err(|_| HeadError::Closed)?;
         let had = bytes.len();
         bytes.resize(had + READ_BYTES, 0);
-        let mut socket = stream;
-        let read = socket.read(&mut bytes[had..]);
+        let read = stream.read(&mut bytes[had..]);
         bytes.truncate(had + read.as_ref().map_or(0, |&n| n));
         match read {
             Ok(0) => return Err(HeadError::Closed),
@@ -66,12 +99,14 @@ pub fn read_head(
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(HeadError::TimedOut),
             Err(_) => return Err(HeadError::Closed),
         }
+        // Who speaks another protocol may wait for a reply to its first bytes.
+        check_start(bytes)?;
         // The head is parsed once, when its blank line is there, which may straddle two reads.
         if ends_head(&bytes[had.saturating_sub(3)..]) {
-            return parse_head(bytes);
+            return Ok(());
         }
         if bytes.len() > HEAD_BYTES_MAX {
-            return Err(HeadError::TooLarge);
+            return Err(too_large(bytes));
         }
     }
 }
@@ -82,28 +117,66 @@ fn ends_head(bytes: &[u8]) -> bool {
         || bytes.windows(3).any(|triple| triple == b"\n\r\n")
 }
 
-/// Parses a whole request head, and returns it with the bytes that followed it.
+/// Checks that `bytes` may be the start of a request, as far as they go.
+fn check_start(bytes: &[u8]) -> Result<(), HeadError> {
+    if let Some((_, what)) = OTHER_PROTOCOLS.iter().find(|(start, _)| bytes.starts_with(start)) {
+        return Err(malformed(what));
+    }
+    let (line, complete) = first_line(bytes);
+    let method_end = line.iter().position(|byte| !is_token(byte));
+    if method_end.is_some_and(|end| end == 0 || line[end] != b' ') {
+        return Err(malformed(format!("it begins with {}", quoted(without_query(line)))));
+    }
+    if !complete {
+        return Ok(());
+    }
+    let words: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
+    match words[..] {
+        [_, [_, ..], b"HTTP/1.1" | b"HTTP/1.0"] => Ok(()),
+        [_, [_, ..], [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]]
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
+            Err(HeadError::Version)
+        }
+        _ => Err(malformed("its first line is not a method, a target and HTTP/1.1")),
+    }
+}
+
+/// Says what is too large about a head: the target, or the rest.
+fn too_large(bytes: &[u8]) -> HeadError {
+    let (line, _) = first_line(bytes);
+    if line.len() > HEAD_BYTES_MAX && line.contains(&b' ') {
+        HeadError::TargetTooLong
+    } else {
+        HeadError::TooLarge
+    }
+}
+
+/// Parses a request head, and returns it with its length.
+///
+/// The host in an absolute target takes the place of the `Host` header (RFC 9112, 3.2.2).
 ///
 /// # Errors
-/// [`HeadError::Malformed`] or [`HeadError::TooLarge`].
-pub fn parse_head(mut bytes: Vec<u8>) -> Result<(Box<Request>, Vec<u8>), HeadError> {
+/// Any [`HeadError`] that is not about time.
+pub fn parse_head(bytes: &[u8]) -> Result<(Box<Request>, usize), HeadError> {
+    check_start(bytes)?;
     // Not on the stack, whose every page once touched stays with the client.
     let mut headers = vec![httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut head = httparse::Request::new(&mut headers);
-    let length = match head.parse(&bytes) {
+    let length = match head.parse(bytes) {
         Ok(httparse::Status::Complete(length)) if length <= HEAD_BYTES_MAX => length,
-        Ok(httparse::Status::Complete(_)) | Err(httparse::Error::TooManyHeaders) => {
-            return Err(HeadError::TooLarge);
-        }
+        Ok(httparse::Status::Complete(_)) => return Err(too_large(bytes)),
+        Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooLarge),
         Ok(httparse::Status::Partial) => return Err(malformed("the head is not complete")),
-        Err(error) => return Err(malformed(error)),
+        Err(error) => return Err(malformed(explain(error, bytes))),
     };
     // On the heap, like the headers: a request is large, and each move of it would take as much
     // stack again.
     let mut request = Box::new(Request::new(()));
     *request.method_mut() =
         Method::from_bytes(head.method.unwrap_or_default().as_bytes()).map_err(malformed)?;
-    *request.uri_mut() = head.path.unwrap_or_default().parse().map_err(malformed)?;
+    let target = head.path.unwrap_or_default();
+    *request.uri_mut() = target.parse().map_err(malformed)?;
     *request.version_mut() =
         if head.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
     for header in head.headers.iter() {
@@ -112,12 +185,28 @@ pub fn parse_head(mut bytes: Vec<u8>) -> Result<(Box<Request>, Vec<u8>), HeadErr
             .headers_mut()
             .append(name, HeaderValue::from_bytes(header.value).map_err(malformed)?);
     }
-    // RFC 9112, 3.2.
-    if request.version() == Version::HTTP_11 && request.headers().get_all(HOST).iter().count() != 1
-    {
-        return Err(malformed("HTTP/1.1 takes exactly one Host header"));
+    rules::check(target, &request).map_err(HeadError::Malformed)?;
+    if let Some(authority) = request.uri().authority() {
+        let host = HeaderValue::from_str(authority.as_str()).map_err(malformed)?;
+        request.headers_mut().insert(HOST, host);
     }
-    Ok((request, bytes.split_off(length)))
+    Ok((request, length))
+}
+
+/// Says which rule a head breaks.
+fn explain(error: httparse::Error, bytes: &[u8]) -> String {
+    let mut lines = bytes.split(|&byte| byte == b'\n').skip(1);
+    let has_blank = |line: &[u8]| {
+        let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
+        name.iter().any(|byte| matches!(byte, b' ' | b'\t'))
+    };
+    match error {
+        // Folded lines among them (RFC 9112, 5.1 and 5.2).
+        httparse::Error::HeaderName if lines.any(has_blank) => {
+            "white space in a header's name or in front of it, or in front of its colon".to_owned()
+        }
+        error => error.to_string(),
+    }
 }
 
 fn malformed(problem: impl ToString) -> HeadError {
@@ -127,20 +216,26 @@ fn malformed(problem: impl ToString) -> HeadError {
 impl HeadError {
     /// Builds the response to a head that could not be read.
     pub fn response(&self) -> Option<Response> {
-        match self {
-            HeadError::Closed => None,
-            HeadError::TimedOut => Some(text(
-                StatusCode::REQUEST_TIMEOUT,
-                "the request did not arrive in time".to_owned(),
-            )),
-            HeadError::TooLarge => Some(text(
-                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                "the request head is too large".to_owned(),
-            )),
-            HeadError::Malformed(problem) => {
-                Some(text(StatusCode::BAD_REQUEST, format!("not a request: {problem}")))
+        let (status, line) = match self {
+            HeadError::Closed => return None,
+            HeadError::TimedOut => {
+                (StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time")
             }
-        }
+            HeadError::TooLarge => {
+                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the request head is too large")
+            }
+            HeadError::TargetTooLong => {
+                (StatusCode::URI_TOO_LONG, "the target of the request is too long")
+            }
+            HeadError::Version => (
+                StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+                "this server speaks HTTP/1.1; a proxy in front can speak others",
+            ),
+            HeadError::Malformed(problem) => {
+                return Some(text(StatusCode::BAD_REQUEST, format!("not a request: {problem}")));
+            }
+        };
+        Some(text(status, line))
     }
 }
 
@@ -152,13 +247,4 @@ pub fn any_item(headers: &HeaderMap, name: &HeaderName, wanted: impl Fn(&str) ->
         .filter_map(|list| list.to_str().ok())
         .flat_map(|list| list.split(','))
         .any(|item| wanted(item.trim()))
-}
-
-/// Quotes a header's value for the log: escaped and shortened.
-pub fn quoted(value: &HeaderValue) -> String {
-    let bytes = value.as_bytes();
-    match bytes.get(..QUOTED_BYTES_MAX) {
-        Some(start) => format!("\"{}…\"", start.escape_ascii()),
-        None => format!("\"{}\"", bytes.escape_ascii()),
-    }
 }

@@ -2,13 +2,15 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimePrinter;
 use tungstenite::Bytes;
 use tungstenite::handshake::server::write_response;
 use tungstenite::http::header::{
-    ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
-    X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderName, HeaderValue, RETRY_AFTER,
+    UPGRADE, X_CONTENT_TYPE_OPTIONS,
 };
 use tungstenite::http::{self, StatusCode};
 
@@ -27,6 +29,10 @@ pub const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(5);
 /// A response with its body.
 pub type Response = http::Response<Bytes>;
 
+/// What the log says about a refusal in place of the response's body.
+#[derive(Clone)]
+struct LogReason(String);
+
 /// Builds a response whose body is one line of text.
 pub fn text(status: StatusCode, line: impl Into<String>) -> Response {
     let mut body = line.into();
@@ -40,9 +46,16 @@ pub fn text(status: StatusCode, line: impl Into<String>) -> Response {
     response
 }
 
-/// Returns the line of text that is a response's body. Empty if that is not text.
-pub fn line(response: &Response) -> &str {
-    str::from_utf8(response.body()).unwrap_or_default().trim_end()
+/// Builds the response to `OPTIONS`: the path accepts `methods`.
+pub fn options(methods: &'static str) -> Response {
+    let mut response = Response::default();
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    with_header(response, ALLOW, methods)
+}
+
+/// Builds a `501`: no path here takes the method.
+pub fn unknown_method() -> Response {
+    text(StatusCode::NOT_IMPLEMENTED, "this server does not know the method")
 }
 
 /// Builds a `405`: the path accepts only `methods`.
@@ -82,15 +95,35 @@ pub fn with_header(mut response: Response, name: HeaderName, value: &'static str
     response
 }
 
+/// Has the log say `reason` in place of the response's body.
+pub fn logged_as(mut response: Response, reason: String) -> Response {
+    response.extensions_mut().insert(LogReason(reason));
+    response
+}
+
+/// Returns the reason for a refusal, in words for the log. It is one line.
+pub fn reason(response: &Response) -> &str {
+    match response.extensions().get() {
+        Some(LogReason(reason)) => reason,
+        None => str::from_utf8(response.body()).unwrap_or_default().trim_end(),
+    }
+}
+
 /// Encodes a response, without its body if the request was `HEAD`.
 pub fn to_bytes(mut response: Response, head_only: bool) -> Bytes {
-    // A 304 would give the length of the body that it leaves out (RFC 9110, 8.6), or none, which is
-    // simpler.
-    if response.status() != StatusCode::NOT_MODIFIED {
+    // A 204 has no length, and a 304 would give that of the body that it leaves out, or none, which
+    // is simpler (RFC 9110, 8.6).
+    if !matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         let length = response.body().len().into();
         response.headers_mut().insert(CONTENT_LENGTH, length);
     }
-    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    let headers = response.headers_mut();
+    // Who offers an upgrade names it here too (RFC 9110, 7.8).
+    let connection = if headers.contains_key(UPGRADE) { "close, upgrade" } else { "close" };
+    headers.insert(CONNECTION, HeaderValue::from_static(connection));
+    if let Some(date) = date() {
+        headers.insert(DATE, date);
+    }
     let mut bytes = Vec::new();
     write_response(&mut bytes, &response)
         .expect("a Vec takes every write, and our headers are text");
@@ -98,6 +131,13 @@ pub fn to_bytes(mut response: Response, head_only: bool) -> Bytes {
         bytes.extend_from_slice(response.body());
     }
     bytes.into()
+}
+
+/// Returns the time as HTTP writes it (RFC 9110, 5.6.7). `None` if the clock is beyond year 9999.
+fn date() -> Option<HeaderValue> {
+    let now = Timestamp::try_from(SystemTime::now()).ok()?;
+    let text = DateTimePrinter::new().timestamp_to_rfc9110_string(&now).ok()?;
+    HeaderValue::try_from(text).ok()
 }
 
 /// Sends an encoded response within `timeout`, then closes the connection.
@@ -123,7 +163,10 @@ pub fn send(mut stream: &TcpStream, mut response: &[u8], timeout: Duration) -> i
             Err(error) => return Err(error),
         }
     }
-    stream.shutdown(Shutdown::Write)?;
+    // A client that has gone by now may have taken the response with it.
+    if stream.shutdown(Shutdown::Write).is_err() {
+        return Ok(());
+    }
     let deadline = Instant::now() + LINGER;
     let mut chunk = vec![0; READ_BYTES];
     let mut bytes_left = LINGER_BYTES_MAX;

@@ -1,14 +1,12 @@
 //! The upgrade of a request to a WebSocket connection, and what its query asks for.
 
-use std::fmt;
-
 use percent_encoding::percent_decode_str;
 use tungstenite::error::{Error, ProtocolError};
 use tungstenite::handshake::server::{create_response, write_response};
 use tungstenite::http::StatusCode;
 use tungstenite::http::header::{
-    CONNECTION, CONTENT_LENGTH, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
-    TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderValue, ORIGIN, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
 
 use super::request::{Request, any_item};
@@ -18,6 +16,22 @@ use crate::chat::inbox::{JoinRequest, Nickname, Resume};
 use crate::protocol::close::CloseReason;
 use crate::protocol::name;
 use crate::protocol::session::Session;
+
+/// What to do about a proxy that passes on the request and not its upgrade.
+const PROXY_REMEDY: &str = "a proxy in front must pass on the upgrade, as nginx does by \
+                            proxy_http_version 1.1, proxy_set_header Upgrade $http_upgrade and \
+                            proxy_set_header Connection upgrade (see the book: Operating, Behind \
+                            a proxy)";
+
+/// Length of a `101` response, about.
+const RESPONSE_BYTES: usize = 160;
+
+/// True if a WebSocket client sent these headers, though a proxy may have taken the upgrade away.
+pub fn is_wanted(headers: &HeaderMap) -> bool {
+    headers.contains_key(SEC_WEBSOCKET_KEY)
+        || headers.contains_key(SEC_WEBSOCKET_VERSION)
+        || any_item(headers, &UPGRADE, |item| item.eq_ignore_ascii_case("websocket"))
+}
 
 /// Accepts an upgrade request (RFC 6455, 4.2.1), and parses who wants to join which room. What its
 /// address may send at once is not known here.
@@ -32,18 +46,9 @@ use crate::protocol::session::Session;
 #[inline(never)]
 pub fn upgrade(mut request: Box<Request>, leftover: Vec<u8>) -> Result<Upgrade, Box<Response>> {
     simplify_upgrade(&mut request)?;
-    let accepted = create_response(&request).map_err(|error| match error {
-        // tungstenite reports this too if there is no version at all: then it is not an upgrade.
-        Error::Protocol(ProtocolError::MissingSecWebSocketVersionHeader)
-            if request.headers().contains_key(SEC_WEBSOCKET_VERSION) =>
-        {
-            let response =
-                response::text(StatusCode::UPGRADE_REQUIRED, "the WebSocket version is 13");
-            Box::new(response::with_header(response, SEC_WEBSOCKET_VERSION, "13"))
-        }
-        error => not_upgrade(error),
-    })?;
-    let mut response = Vec::new();
+    let accepted = create_response(&request).map_err(|error| refusal(&request, error))?;
+    // Long enough from the start: to grow it would take stack, deep down.
+    let mut response = Vec::with_capacity(RESPONSE_BYTES);
     write_response(&mut response, &accepted)
         .expect("a Vec takes every write, and these headers are text");
     let join = join_request(request.uri().query().unwrap_or_default()).map(Box::new);
@@ -62,19 +67,46 @@ fn simplify_upgrade(request: &mut Request) -> Result<(), Box<Response>> {
     }
     let more_than_one = |name| headers.get_all(name).iter().nth(1).is_some();
     if more_than_one(SEC_WEBSOCKET_KEY) || more_than_one(SEC_WEBSOCKET_VERSION) {
-        return Err(not_upgrade("its key and its version must be there once"));
+        return Err(not_upgrade("its key and its version must be there once".into()));
     }
-    // A body would be read as frames.
+    // A body would be read as frames. `Expect` announces one.
     if headers.contains_key(TRANSFER_ENCODING)
+        || headers.contains_key(EXPECT)
         || headers.get_all(CONTENT_LENGTH).iter().any(|length| length != "0")
     {
-        return Err(not_upgrade("it has a body"));
+        return Err(not_upgrade("it has a body".into()));
     }
     Ok(())
 }
 
-fn not_upgrade(problem: impl fmt::Display) -> Box<Response> {
+/// Builds the response to a request that tungstenite does not accept. Names the remedy if a proxy
+/// seems to be the cause.
+fn refusal(request: &Request, error: Error) -> Box<Response> {
+    let headers = request.headers();
+    let from_browser = is_wanted(headers) || headers.contains_key(ORIGIN);
+    let problem = match error {
+        // tungstenite reports this too if there is no version at all: then it is not an upgrade.
+        Error::Protocol(ProtocolError::MissingSecWebSocketVersionHeader)
+            if headers.contains_key(SEC_WEBSOCKET_VERSION) =>
+        {
+            return other_version();
+        }
+        Error::Protocol(problem) => problem.to_string(),
+        error => error.to_string(),
+    };
+    not_upgrade(if from_browser { format!("{problem}; {PROXY_REMEDY}") } else { problem })
+}
+
+fn not_upgrade(problem: String) -> Box<Response> {
     Box::new(response::text(StatusCode::BAD_REQUEST, format!("not a WebSocket upgrade: {problem}")))
+}
+
+/// Builds the `426` to another version of WebSocket than ours (RFC 6455, 4.4, and RFC 9110,
+/// 15.5.22).
+fn other_version() -> Box<Response> {
+    let response = response::text(StatusCode::UPGRADE_REQUIRED, "the WebSocket version is 13");
+    let response = response::with_header(response, SEC_WEBSOCKET_VERSION, "13");
+    Box::new(response::with_header(response, UPGRADE, "websocket"))
 }
 
 /// Parses the query of an upgrade.

@@ -18,6 +18,12 @@ pub enum Refusal {
     MethodNotAllowed,
     /// The head was not received within `--handshake-timeout`.
     HeadTimeout,
+    /// `If-Match` asks for a file of the page that is not there.
+    PreconditionFailed,
+    /// The target of the request is longer than a head may be.
+    TargetTooLong,
+    /// A server on loopback was asked by a name that `--allow-host` does not list.
+    UnknownHost,
     /// The client speaks another version of WebSocket than 13.
     WebSocketVersion,
     /// This address has `--max-connections-per-ip` connections already.
@@ -26,6 +32,8 @@ pub enum Refusal {
     JoiningTooFast,
     /// The head has too many bytes or lines.
     HeadTooLarge,
+    /// Nothing here takes this method, not even elsewhere.
+    UnknownMethod,
     /// All places for clients are taken.
     ServerFull,
     /// All places for requests are taken.
@@ -36,25 +44,32 @@ pub enum Refusal {
     ServerStopping,
     /// The hub did not answer `/healthz` in time.
     HubSilent,
+    /// The client speaks another version of HTTP than 1.1 and 1.0.
+    HttpVersion,
 }
 
 impl Refusal {
     /// All reasons, for tables and metrics.
-    pub const ALL: [Refusal; 14] = [
+    pub const ALL: [Refusal; 19] = [
         Refusal::BadRequest,
         Refusal::ForbiddenOrigin,
         Refusal::NotFound,
         Refusal::MethodNotAllowed,
         Refusal::HeadTimeout,
+        Refusal::PreconditionFailed,
+        Refusal::TargetTooLong,
+        Refusal::UnknownHost,
         Refusal::WebSocketVersion,
         Refusal::TooManyFromAddress,
         Refusal::JoiningTooFast,
         Refusal::HeadTooLarge,
+        Refusal::UnknownMethod,
         Refusal::ServerFull,
         Refusal::RequestsFull,
         Refusal::NoThread,
         Refusal::ServerStopping,
         Refusal::HubSilent,
+        Refusal::HttpVersion,
     ];
 
     /// The status of the response. It alone identifies the reason, unless it is `429` or `503`.
@@ -65,14 +80,19 @@ impl Refusal {
             Refusal::NotFound => StatusCode::NOT_FOUND,
             Refusal::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Refusal::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
+            Refusal::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
+            Refusal::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Refusal::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
             Refusal::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
             Refusal::TooManyFromAddress | Refusal::JoiningTooFast => StatusCode::TOO_MANY_REQUESTS,
             Refusal::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Refusal::UnknownMethod => StatusCode::NOT_IMPLEMENTED,
             Refusal::ServerFull
             | Refusal::RequestsFull
             | Refusal::NoThread
             | Refusal::ServerStopping
             | Refusal::HubSilent => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::HttpVersion => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
         }
     }
 
@@ -84,15 +104,20 @@ impl Refusal {
             Refusal::NotFound => "not_found",
             Refusal::MethodNotAllowed => "method_not_allowed",
             Refusal::HeadTimeout => "head_timeout",
+            Refusal::PreconditionFailed => "precondition_failed",
+            Refusal::TargetTooLong => "target_too_long",
+            Refusal::UnknownHost => "unknown_host",
             Refusal::WebSocketVersion => "websocket_version",
             Refusal::TooManyFromAddress => "too_many_from_address",
             Refusal::JoiningTooFast => "joining_too_fast",
             Refusal::HeadTooLarge => "head_too_large",
+            Refusal::UnknownMethod => "unknown_method",
             Refusal::ServerFull => "server_full",
             Refusal::RequestsFull => "requests_full",
             Refusal::NoThread => "no_thread",
             Refusal::ServerStopping => "server_stopping",
             Refusal::HubSilent => "hub_silent",
+            Refusal::HttpVersion => "http_version",
         }
     }
 

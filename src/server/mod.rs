@@ -38,7 +38,7 @@ use crate::chat::write_half::SweepQueue;
 use crate::config::Config;
 use crate::http::admission::{Admission, NoPlace, Place};
 use crate::http::response::{self, turn_away, unavailable};
-use crate::http::{proxy, routes, scrape};
+use crate::http::{host, proxy, routes, scrape};
 use crate::protocol::refusal::Refusal;
 use crate::system::limits::{self, Ceiling};
 use crate::system::metrics::METRICS;
@@ -166,12 +166,15 @@ impl Server {
         info!("at most {clients} clients and {requests} requests at a time, limited by {limit}");
         METRICS.connections_max.with_label_values(&[limit]).set(clients as i64);
         if let Some(listener) = self.metrics_listener {
+            let config = self.config.clone();
+            let hosts = host::served_by(listener.local_addr(), &config.allow_host);
             // Not joined: a scraper that is slow to read must not delay the end.
-            spawn("metrics", move || scrape::serve(listener.connections()))?;
+            spawn("metrics", move || scrape::serve(listener.connections(), hosts, &config))?;
         }
         let (config, stopping) = (self.config.clone(), self.stop.stopping);
+        let hosts = host::served_by(self.listener.local_addr(), &config.allow_host);
         let backlogs = Backlogs::new(stopping.clone());
-        let shared = Arc::new(Shared { config, inbox, sweeps, stopping, backlogs });
+        let shared = Arc::new(Shared { config, hosts, inbox, sweeps, stopping, backlogs });
         let ready = {
             let inbox = shared.inbox.clone();
             systemd::ready(move || inbox::hub_replies(&inbox)).map_err(RunError::Spawn)?
@@ -298,8 +301,8 @@ fn refuse(
     if let Some(refusal) = Refusal::of(&response)
         && let Some(more) = logging::due(Level::Warn, refusal.name())
     {
-        let line = response::line(&response);
-        warn!("connection {id} from {peer} refused: {refusal}: {line}{more}");
+        let reason = response::reason(&response);
+        warn!("connection {id} from {peer} refused: {refusal}: {reason}{more}");
     }
     turn_away(&stream, response);
     let _ = reaper.send(Event::TurnedAway(stream));

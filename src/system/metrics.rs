@@ -3,7 +3,7 @@
 //! Names follow Prometheus' conventions: base units, and `_total` on what only grows. There is one
 //! set for the process. The counters are atomic: whoever sees an event counts it, and nobody waits.
 
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::core::Collector;
@@ -253,9 +253,11 @@ impl ProcessMetrics {
     }
 
     fn update(&self) {
+        // One scraper at a time, so that nothing is counted twice.
+        static UPDATING: Mutex<()> = Mutex::new(());
+        let _updating = UPDATING.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(usage) = Usage::read() else { return };
         self.start_time_seconds.set(usage.start_time_seconds);
-        // There is one scrape at a time, so nothing is counted twice.
         self.cpu_seconds.inc_by((usage.cpu_seconds - self.cpu_seconds.get()).max(0.0));
         self.resident_bytes.set(usage.resident_bytes);
         self.threads.set(usage.threads);

@@ -20,6 +20,8 @@ const SITE: &str = include_str!("nginx.conf");
 const READ_TIMEOUT: &str = "proxy_read_timeout 90s;";
 /// Debian installs it where a user's PATH does not find it.
 const NAMES: [&str; 2] = ["nginx", "/usr/sbin/nginx"];
+/// The options that the book tells an owner to set.
+const BEHIND_NGINX: [&str; 2] = ["--listen=127.0.0.1:0", "--trusted-proxy=127.0.0.1"];
 /// Set where no test may be left out because nginx is missing.
 const REQUIRED: &str = "PARLOUR_REQUIRE_NGINX";
 
@@ -200,7 +202,7 @@ fn the_book_has_this_site_and_its_timeout_is_longer_than_two_pings() {
 
 #[test]
 fn clients_chat_through_nginx_and_tls() {
-    let program = Program::start(&mut command(&["--listen=127.0.0.1:0"]));
+    let program = Program::start(&mut command(&BEHIND_NGINX));
     let Some(nginx) = Nginx::launch(program.address, READ_TIMEOUT) else {
         program.stop();
         return;
@@ -240,8 +242,9 @@ fn clients_chat_through_nginx_and_tls() {
 
 #[test]
 fn pings_keep_nginx_from_cutting_silent_clients() {
-    let often = Program::start(&mut command(&["--listen=127.0.0.1:0", "--ping-interval=100ms"]));
-    let never = Program::start(&mut command(&["--listen=127.0.0.1:0"]));
+    let often =
+        Program::start(&mut command(&[&BEHIND_NGINX[..], &["--ping-interval=100ms"]].concat()));
+    let never = Program::start(&mut command(&BEHIND_NGINX));
     let timeout = "proxy_read_timeout 500ms;";
     let Some(nginx) = Nginx::launch(often.address, timeout) else {
         often.stop();
@@ -268,8 +271,7 @@ fn pings_keep_nginx_from_cutting_silent_clients() {
 
 #[test]
 fn the_log_has_the_address_from_nginx_and_not_one_from_the_client() {
-    let program =
-        Program::start(&mut command(&["--listen=127.0.0.1:0", "--trusted-proxy=127.0.0.1"]));
+    let program = Program::start(&mut command(&BEHIND_NGINX));
     let Some(nginx) = Nginx::launch(program.address, READ_TIMEOUT) else {
         program.stop();
         return;
@@ -284,7 +286,7 @@ fn the_log_has_the_address_from_nginx_and_not_one_from_the_client() {
     // nginx passes on the host that the browser asked for, which the origin must match.
     let page = |origin: &str| {
         let head = format!("Host: chat.example.org\r\nOrigin: https://{origin}");
-        upgrade("name=page").replace("Host: parlour", &head).replace("keep-alive", "close")
+        upgrade("name=page").replace("Host: localhost", &head).replace("keep-alive", "close")
     };
     assert!(exchange(tunnel(), page("elsewhere.example").as_bytes()).starts_with("HTTP/1.1 403 "));
     let mut stream = TcpStream::connect(tunnel()).expect("the tunnel listens");
@@ -303,4 +305,40 @@ fn the_log_has_the_address_from_nginx_and_not_one_from_the_client() {
         assert!(line.is_some_and(|line| line.contains(source)), "{part:?} in {log}");
     }
     assert!(!log.contains("203.0.113.5"), "{log}");
+}
+
+#[test]
+fn a_server_that_does_not_know_its_proxy_says_which_option_names_it() {
+    let program = Program::start(&mut command(&["--listen=127.0.0.1:0"]));
+    let Some(nginx) = Nginx::launch(program.address, READ_TIMEOUT) else {
+        program.stop();
+        return;
+    };
+    let request = b"GET / HTTP/1.0\r\nHost: chat.example.org\r\n\r\n";
+    let response = exchange(nginx.tunnel("127.0.0.1:0"), request);
+    assert!(response.starts_with("HTTP/1.1 421 "), "{response}");
+    let log = program.stop();
+    for text in [&response, &log] {
+        assert!(text.contains("--allow-host") && text.contains("--trusted-proxy"), "{text}");
+    }
+    assert!(log.contains("refused: 421 unknown_host (GET \"/\"): the host \"chat.example.org\""));
+}
+
+#[test]
+fn an_upgrade_that_nginx_takes_away_is_missed_and_the_remedy_named() {
+    let program = Program::start(&mut command(&BEHIND_NGINX));
+    let Some(nginx) = Nginx::launch(program.address, READ_TIMEOUT) else {
+        program.stop();
+        return;
+    };
+    // The site passes upgrades on at /ws alone.
+    let request = upgrade("session=secret").replace("/ws", "/").replace("keep-alive", "close");
+    let response = exchange(nginx.tunnel("127.0.0.1:0"), request.as_bytes());
+    assert!(response.starts_with("HTTP/1.1 400 "), "{response}");
+    let log = program.stop();
+    for text in [&response, &log] {
+        assert!(text.contains("proxy_set_header Upgrade $http_upgrade"), "{text}");
+    }
+    assert!(log.contains("refused: 400 bad_request (GET \"/\"): not a WebSocket upgrade"), "{log}");
+    assert!(!log.contains("secret"), "{log}");
 }

@@ -194,7 +194,7 @@ fn under_a_limit_on_address_space_or_data_as_many_come_in_as_it_promises_and_not
         let (clients, requests, named) = promised(&program);
         assert!(named == name && clients >= 10, "{clients} by {named}");
         for round in 0..3 {
-            let page = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+            let page = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
             let join = |number: usize| {
                 // Readers whose stacks are free again, for writers to take.
                 assert!(exchange(program.address, page).starts_with("HTTP/1.1 200 "));

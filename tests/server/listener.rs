@@ -241,7 +241,7 @@ fn a_connection_made_while_a_server_stops_waits_for_the_next() {
 #[test]
 fn a_systemd_socket_named_metrics_serves_the_metrics() {
     let ((chat, address), (metrics, metrics_address)) = (listener(), listener());
-    let ask = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
+    let ask = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
     // In whichever order they come.
     let first = activated(
         &["--metrics-listen=192.0.2.7:1"],

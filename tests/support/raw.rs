@@ -92,15 +92,22 @@ pub fn exchange_bytes(address: SocketAddr, request: &[u8]) -> Vec<u8> {
     response
 }
 
+/// Sends a request head of these lines. Returns the status, and the whole response in lower case.
+pub fn ask(address: SocketAddr, lines: &str) -> (u16, String) {
+    let response = exchange(address, format!("{}\r\n\r\n", lines.replace('\n', "\r\n")).as_bytes());
+    let status = response.split(' ').nth(1).and_then(|code| code.parse().ok());
+    (status.unwrap_or_else(|| panic!("{response:?}")), response.to_lowercase())
+}
+
 /// Requests `path`, and returns the response with its head.
 pub fn get(address: SocketAddr, path: &str) -> String {
-    exchange(address, format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())
+    exchange(address, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())
 }
 
 /// Returns the head of an upgrade, with the key that RFC 6455 has as its example.
 pub fn upgrade(query: &str) -> String {
     format!(
-        "GET /ws?{query} HTTP/1.1\r\nHost: parlour\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\
+        "GET /ws?{query} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     )
 }

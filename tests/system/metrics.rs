@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::support::eventually;
 use crate::support::program::{Program, command};
-use crate::support::raw::{CLOSE, FIN, RawClient, exchange, get, masked, text, upgrade};
+use crate::support::raw::{CLOSE, FIN, RawClient, ask, exchange, get, masked, text, upgrade};
 
 fn program() -> (Program, SocketAddr) {
     let options = ["--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", "--message-rate=0"];
@@ -127,10 +127,12 @@ fn the_process_has_metrics() {
     assert!(before["process_resident_memory_bytes"] > 1e6);
     let mut ann = RawClient::connect_to(program.address, "name=Ann");
     ann.next_of("join");
-    // Its two threads and its descriptor.
-    let now = series(metrics);
-    assert_eq!(now["process_threads"], before["process_threads"] + 2.0);
-    assert_eq!(now["process_open_fds"], before["process_open_fds"] + 1.0);
+    // Its two threads and its descriptor. The scraper before may still have its own.
+    let now = eventually("what a client takes, and nothing else", || {
+        let now = series(metrics);
+        let more = |name: &str| now[name] - before[name];
+        (more("process_threads") == 2.0 && more("process_open_fds") == 1.0).then_some(now)
+    });
     // Each scrape takes some time of the processor. A tick is a hundredth of a second.
     eventually("a tick", || {
         (series(metrics)["process_cpu_seconds_total"] > now["process_cpu_seconds_total"])
@@ -171,7 +173,7 @@ fn metrics_have_a_listener_of_their_own() {
     assert!(get(program.address, "/metrics").starts_with("HTTP/1.1 404 "));
     assert!(get(metrics, "/").starts_with("HTTP/1.1 404 "));
     assert!(
-        exchange(metrics, b"POST /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        exchange(metrics, b"POST /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
             .starts_with("HTTP/1.1 405 ")
     );
     assert!(exchange(metrics, b"nonsense\r\n\r\n").starts_with("HTTP/1.1 400 "));
@@ -184,6 +186,58 @@ fn metrics_have_a_listener_of_their_own() {
     assert!(
         !output.status.success()
             && String::from_utf8_lossy(&output.stderr).contains("--metrics-listen")
+    );
+}
+
+#[test]
+fn a_scraper_does_not_wait_for_those_who_say_nothing() {
+    let (program, metrics) = program();
+    let connect = || std::net::TcpStream::connect(metrics).expect("it listens");
+    let before = series(metrics)["process_threads"];
+    // One after the other they would take minutes.
+    let silent: Vec<_> = (0..100).map(|_| connect()).collect();
+    let now = series(metrics);
+    assert!(now["process_threads"] < before + 8.0, "{now:?}");
+    // Nor for those who are slow to say it, nor for those who do not hang up after the response.
+    let talking: Vec<_> = (0..100)
+        .map(|number| {
+            let mut stream = connect();
+            let request: &[u8] =
+                if number % 2 == 0 { b"GET /metrics HTTP/1.0\r\n\r\n" } else { b"GET /m" };
+            stream.write_all(request).expect("it reads");
+            stream
+        })
+        .collect();
+    series(metrics);
+    // Nobody is left when they have gone.
+    drop((silent, talking));
+    eventually("the end of their threads", || {
+        (series(metrics)["process_threads"] == before).then_some(())
+    });
+    program.stop();
+}
+
+#[test]
+fn the_listener_of_the_metrics_explains_itself() {
+    let (program, metrics) = program();
+    for (lines, status, part) in [
+        ("OPTIONS /metrics HTTP/1.0", 204, "\r\nallow: get, head, options\r\n"),
+        ("OPTIONS * HTTP/1.0", 204, "\r\nallow: get, head, options\r\n"),
+        ("BREW /metrics HTTP/1.0", 501, "\r\ndate: "),
+        ("HEAD /metrics HTTP/1.0", 200, "\r\ndate: "),
+        ("PUT /metrics HTTP/1.0", 405, "\r\nallow: get, head, options\r\n"),
+        ("GET /?secret HTTP/1.0", 404, "at /metrics"),
+        ("\u{16}\u{3}\u{1}", 400, "a tls hello"),
+    ] {
+        let (got, response) = ask(metrics, lines);
+        assert!(got == status && response.contains(part), "{lines:?}: {response}");
+    }
+    let log = program.stop();
+    let line = "refused: 404 not_found (GET \"/\"): nothing here";
+    assert!(log.contains(line) && !log.contains("secret"), "{log}");
+    assert!(
+        log.contains("refused: 400 bad_request (no request line): not a request: a TLS"),
+        "{log}"
     );
 }
 
@@ -245,6 +299,5 @@ fn the_book_names_every_metric() {
     for name in in_book.map(|name| name.split('{').next().unwrap()) {
         assert!(names.contains(&name), "only the book has {name}");
     }
-    program.signal("TERM");
-    assert!(program.ended().0.success());
+    program.stop();
 }

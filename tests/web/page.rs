@@ -10,7 +10,7 @@ use crate::support::{Client, TestServer, assert_has};
 
 /// Requests `path`: the status, the headers in lower case, and the body.
 fn get(server: &TestServer, method: &str, path: &str, headers: &str) -> (u16, String, Vec<u8>) {
-    let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
     let response = exchange_bytes(server.address, request.as_bytes());
     let end = response.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("a head") + 4;
     let head = String::from_utf8(response[..end].to_vec()).expect("text").to_lowercase();
@@ -90,6 +90,11 @@ fn its_files_are_served_plain_compressed_and_not_twice() {
             get(&server, "GET", path, &format!("If-None-Match: \"other\", {etag}\r\n"));
         assert_eq!((status, body.len()), (304, 0));
         assert_eq!(get(&server, "GET", path, "If-None-Match: \"other\"\r\n").0, 200);
+        // Compared weakly, and in `If-Match` strongly (RFC 9110, 13.1).
+        let strong = etag.trim_start_matches("W/");
+        assert_eq!(get(&server, "GET", path, &format!("If-None-Match: {strong}\r\n")).0, 304);
+        assert_eq!(get(&server, "GET", path, &format!("If-Match: {etag}\r\n")).0, 412);
+        assert_eq!(get(&server, "GET", path, "If-Match: *\r\n").0, 200);
 
         let (status, head_only, body) = get(&server, "HEAD", path, "");
         assert_eq!((status, body.len()), (200, 0));
