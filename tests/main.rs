@@ -33,6 +33,7 @@ mod http {
 }
 mod protocol {
     mod bad_messages;
+    mod names;
 }
 mod system {
     mod metrics;

@@ -90,7 +90,7 @@ pub fn serve_ws(connection: &Arc<Connection>, upgrade: Upgrade, shared: &Shared)
             client.reason
         }
         Err(reason) => {
-            outbox.refuse(reason);
+            outbox.refuse(reason, reason.advice());
             reason
         }
     })

@@ -112,7 +112,7 @@ impl Show {
 /// Whether a character may reach a terminal as it is. No control characters (C0, C1, so no escape sequence either), nothing
 /// that turns text around or hides in it, but for what joins letters and emoji.
 pub fn may_stand(c: char) -> bool {
-    !name::is_invisible(c) || matches!(c, '\u{200C}' | '\u{200D}' | '\u{FE00}'..='\u{FE0E}')
+    !name::is_invisible(c) || matches!(c, '\u{200C}' | '\u{200D}' | '\u{FE00}'..='\u{FE0F}')
 }
 
 /// `name` as it stands in a line: in quotes if without them it could pass for something else, such as the beginning of a

@@ -13,6 +13,7 @@ use parlour::chat::outbox::QueueFull;
 use parlour::chat::write_half::{Status, SweepQueue, WriterEnd};
 use parlour::protocol::close::CloseReason;
 use parlour::protocol::message::frame_bytes_max;
+use parlour::protocol::name::{Name, Recipient};
 use parlour::protocol::session::Session;
 use serde_json::{Value, json};
 
@@ -31,7 +32,15 @@ fn hub(options: &[&str]) -> Hub {
 }
 
 fn register(hub: &mut Hub, id: ClientId, name: &str, room: &str) -> WriterEnd {
-    register_with_queue(hub, id, Nickname::Chosen(name.to_owned()), room, 16)
+    register_with_queue(hub, id, chosen(name), room, 16)
+}
+
+fn chosen(name: &str) -> Nickname {
+    Nickname::Chosen(Name::parse(name).expect("a valid name"))
+}
+
+fn recipient(name: &str) -> Recipient {
+    Recipient::parse(name.to_owned()).expect("no longer than a name can be")
 }
 
 fn register_with_queue(
@@ -59,7 +68,7 @@ fn publish(hub: &mut Hub, id: ClientId, content: &str) {
 
 fn whisper(hub: &mut Hub, id: ClientId, to: &str, content: &str) {
     hub.handle(
-        Event::Whisper { id, to: to.to_owned(), content: content.to_owned(), reference: None },
+        Event::Whisper { id, to: recipient(to), content: content.to_owned(), reference: None },
         now(),
     );
 }
@@ -153,7 +162,7 @@ fn a_private_message_overtakes_nothing() {
 fn whatever_a_turn_has_for_a_member_is_one_entry() {
     let mut hub = hub(&[]);
     let mut ann = register(&mut hub, 1, "Ann", "r");
-    let mut bob = register_with_queue(&mut hub, 2, Nickname::Chosen("Bob".into()), "r", 1);
+    let mut bob = register_with_queue(&mut hub, 2, chosen("Bob"), "r", 1);
     hub.flush(now());
     heard(&mut ann);
     heard(&mut bob);
@@ -176,7 +185,7 @@ fn whatever_a_turn_has_for_a_member_is_one_entry() {
 fn a_member_whose_queue_is_full_goes_with_1013_and_sees_no_gap() {
     let mut hub = hub(&[]);
     let mut ann = register(&mut hub, 1, "Ann", "r");
-    let mut slow = register_with_queue(&mut hub, 2, Nickname::Chosen("slow".into()), "r", 2);
+    let mut slow = register_with_queue(&mut hub, 2, chosen("slow"), "r", 2);
     hub.flush(now());
     heard(&mut ann);
     let (greeting, _) = entries(&mut slow);
@@ -243,7 +252,7 @@ fn many_full_queues_at_once_are_many_leaves_in_one_entry() {
     // A greeting, the turn's join notices, one more entry, since there is no history yet, and then
     // nothing fits.
     let slow: Vec<WriterEnd> = (2..50)
-        .map(|id| register_with_queue(&mut hub, id, Nickname::Chosen(format!("s{id}")), "r", 1))
+        .map(|id| register_with_queue(&mut hub, id, chosen(&format!("s{id}")), "r", 1))
         .collect();
     hub.flush(now());
     heard(&mut ann);
@@ -319,7 +328,7 @@ fn a_room_of_absent_members_alone_gives_way_before_a_newcomer_is_refused() {
 fn a_guest_whose_name_is_taken_gets_the_next() {
     let mut hub = hub(&[]);
     let mut names = Vec::new();
-    let mails: Vec<WriterEnd> = [35, 35, 35, u32::MAX, u32::MAX]
+    let mails: Vec<WriterEnd> = [32, 32, 32, u32::MAX, u32::MAX]
         .into_iter()
         .enumerate()
         .map(|(i, start)| {
@@ -330,8 +339,20 @@ fn a_guest_whose_name_is_taken_gets_the_next() {
     for mut mail in mails {
         names.push(entries(&mut mail).0[0][0]["user"].as_str().unwrap().to_owned());
     }
-    assert_eq!(names[..3], ["guest-000z", "guest-0010", "guest-0011"]);
+    assert_eq!(names[..3], ["guest-222z", "guest-2232", "guest-2233"]);
     assert_ne!(names[3], names[4]);
+}
+
+#[test]
+fn a_guest_gets_no_name_that_somebody_chose_or_that_looks_like_it() {
+    let mut hub = hub(&[]);
+    // The second looks like guest-2223: its first letter is the phonetic alphabet's.
+    for (id, name) in [(1, "GUEST-2222"), (2, "\u{261}uest-2223")] {
+        register(&mut hub, id, name, "r");
+    }
+    let mut guest = register_with_queue(&mut hub, 3, Nickname::Guest(0), "r", 16);
+    hub.flush(now());
+    assert_eq!(heard(&mut guest), ["welcome guest-2224", "join guest-2224"]);
 }
 
 #[test]
@@ -355,8 +376,7 @@ fn a_crowd_is_told_of_comings_and_goings_together_and_in_their_place() {
     let mut hub = hub(&[]);
     let mut mails: Vec<WriterEnd> = (1..=200)
         .map(|id| {
-            let mut mail =
-                register_with_queue(&mut hub, id, Nickname::Chosen(format!("m{id}")), "r", 256);
+            let mut mail = register_with_queue(&mut hub, id, chosen(&format!("m{id}")), "r", 256);
             hub.flush(now());
             let heard = heard(&mut mail);
             assert_eq!(heard, [format!("welcome m{id}"), format!("join m{id}")], "its own at once");
@@ -413,7 +433,7 @@ fn frames_of_every_length_have_their_header() {
 fn stopping_tells_a_member_that_missed_something_so() {
     let mut hub = hub(&[]);
     let _ann = register(&mut hub, 1, "Ann", "r");
-    let slow = register_with_queue(&mut hub, 2, Nickname::Chosen("slow".into()), "r", 1);
+    let slow = register_with_queue(&mut hub, 2, chosen("slow"), "r", 1);
     hub.flush(now());
     publish(&mut hub, 1, "fits");
     hub.flush(now());
@@ -504,8 +524,8 @@ fn a_long_turn_is_cut_into_entries_of_bounded_size() {
 #[test]
 fn an_entry_of_a_members_own_holds_as_much_again_and_no_more() {
     let mut hub = hub(&[]);
-    let mut ann = register_with_queue(&mut hub, 1, Nickname::Chosen("Ann".to_owned()), "r", 256);
-    let _bob = register_with_queue(&mut hub, 2, Nickname::Chosen("Bob".to_owned()), "r", 256);
+    let mut ann = register_with_queue(&mut hub, 1, chosen("Ann"), "r", 256);
+    let _bob = register_with_queue(&mut hub, 2, chosen("Bob"), "r", 256);
     hub.flush(now());
     entries(&mut ann);
     let content = "x".repeat(1000);
@@ -530,8 +550,10 @@ fn no_message_is_longer_than_the_longest_a_client_may_send() {
     const CONTENT_BYTES_MAX: usize = 1000;
     let mut hub = hub(&["--max-message-bytes=1000"]);
     let (ann, bob) = ("\u{10000}".repeat(32), "\u{10001}".repeat(32));
-    let mut mail = register(&mut hub, 1, &ann, &"r".repeat(64));
-    let _bob = register(&mut hub, 2, &bob, &"r".repeat(64));
+    // Four bytes each.
+    let room = "\u{10000}".repeat(64);
+    let mut mail = register(&mut hub, 1, &ann, &room);
+    let _bob = register(&mut hub, 2, &bob, &room);
     hub.flush(now());
     entries(&mut mail);
     // Six bytes each in JSON.
@@ -541,7 +563,7 @@ fn no_message_is_longer_than_the_longest_a_client_may_send() {
         now(),
     );
     hub.flush(now());
-    hub.handle(Event::Whisper { id: 1, to: bob, content, reference }, now());
+    hub.handle(Event::Whisper { id: 1, to: recipient(&bob), content, reference }, now());
     hub.flush(now());
     let (taken, _) = mail.take();
     assert_eq!(taken.len(), 2);

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use parlour::protocol::close::CloseReason;
-use parlour::protocol::name::fold_case;
+use parlour::protocol::fold::{fold, skeleton};
 use serde_json::{Value, json};
 
 /// Private messages that wait for an absent member.
@@ -105,6 +105,16 @@ impl Room {
         self.said.len() as u64
     }
 
+    /// Key of the member that has this name, or one that looks like it.
+    fn occupant(&self, name: &str) -> Option<String> {
+        let key = fold(name);
+        let alike = |(_, member): &(_, &Member)| skeleton(&member.name) == skeleton(name);
+        match self.members.contains_key(&key) {
+            true => Some(key),
+            false => self.members.iter().find(alike).map(|(key, _)| key.clone()),
+        }
+    }
+
     fn remembers(&self, key: &str, secret: Secret, history: usize) -> bool {
         let said =
             self.said.iter().rev().take(history).any(|(_, by, its)| by == key && *its == secret);
@@ -153,11 +163,16 @@ impl Model {
         }
         let history = self.history;
         let room = self.rooms.get_mut(&asks.room).unwrap();
-        let key = fold_case(&asks.name);
-        let own = room.members.get(&key).is_some_and(|member| Some(member.secret) == asks.claim);
-        if !own && room.members.contains_key(&key) {
-            return self.refuse(id, CloseReason::NameTaken);
-        }
+        let key = fold(&asks.name);
+        let occupant = room.occupant(&asks.name);
+        let own = occupant
+            .as_ref()
+            .is_some_and(|occupant| Some(room.members[occupant].secret) == asks.claim);
+        let key = match occupant {
+            Some(_) if !own => return self.refuse(id, CloseReason::NameTaken),
+            Some(occupant) => occupant,
+            None => key,
+        };
         room.empty_since = None;
         let mut kept = Vec::new();
         if own {
@@ -277,7 +292,7 @@ impl Model {
         let key = self.ears[id].key.clone();
         let room = self.rooms.get_mut(&name).unwrap();
         let (sender, secret) = (room.members[&key].name.clone(), room.members[&key].secret);
-        let target = fold_case(to);
+        let target = fold(to);
         let known = Known { to: Some(target.clone()), content: content.to_owned(), number: 0 };
         let arrived = room
             .known(secret, reference, self.history)

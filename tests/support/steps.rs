@@ -6,8 +6,9 @@ use proptest::prelude::*;
 
 /// Who talks in a case.
 pub const PEOPLE: usize = 4;
-/// Names: one for each person, mostly; two collide with others.
-pub const NAMES: [&str; 6] = ["Ann", "Bob", "Cas", "Dan", "ANN", "bob"];
+/// Names: one for each person, mostly. Two are the same as others, and two look like others: they
+/// have Cyrillic letters.
+pub const NAMES: [&str; 8] = ["Ann", "Bob", "Cas", "Dan", "ANN", "bob", "\u{412}ob", "C\u{430}s"];
 /// Rooms; most happens in the first.
 pub const ROOMS: [&str; 3] = ["r", "s", "t"];
 /// How a connection can end, as its reader sees it.

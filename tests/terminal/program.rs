@@ -172,7 +172,7 @@ fn what_can_not_be_said_ends_with_a_status_and_why() {
             assert!(errors.contains(part), "{part:?} in {errors}");
         }
     };
-    one_line(Pipe::start(server.address, &["--name", "ann"]), &["has that name"]);
+    one_line(Pipe::start(server.address, &["--name", "ann"]), &["that name is taken by Ann"]);
     let mut long = Pipe::start(server.address, &[]);
     long.say(&format!("short\n{}\nnever sent", "x".repeat(101)));
     one_line(long, &["not delivered: xxx", "longer"]);
@@ -196,7 +196,7 @@ fn what_can_not_be_said_ends_with_a_status_and_why() {
     usage(&["ws://127.0.0.1:99999"], &["ws://127.0.0.1:99999", "port"]);
     usage(&["--name", "a\u{200b}b"], &["--name", "invisible"]);
     usage(&["--name", &"x".repeat(33)], &["1 to 32"]);
-    usage(&["--room", "a b"], &["--room", "a-z"]);
+    usage(&["--room", "a b"], &["--room", "letters or digits of any script"]);
     let elsewhere =
         command(&["chat", &format!("http://{}/elsewhere", server.address)]).output().unwrap();
     assert_eq!(elsewhere.status.code(), Some(1));
