@@ -116,6 +116,3 @@ pub fn parse_room(text: &str) -> Result<String, CloseReason> {
         .filter(|room| is_legible(text.trim()) && is_legible(room))
         .ok_or(CloseReason::InvalidRoom)
 }
-
-pub use super::fold::fold as fold_case;
-pub use super::visible::is_invisible;

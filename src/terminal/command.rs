@@ -1,5 +1,8 @@
 //! What a person types.
 
+use crate::protocol::fold::{fold, fold_within};
+use crate::protocol::name::NAME_CHARS_MAX;
+
 /// What `/help` says.
 pub const HELP: &str = "Enter sends what you wrote to everyone.
 /msg NAME TEXT   writes to one member privately
@@ -63,15 +66,14 @@ fn split_recipient<'a>(
     rest: &str,
     members: impl Iterator<Item = &'a str>,
 ) -> Option<(String, String)> {
-    let fits = |name: &str| {
-        let mut letters = rest.char_indices();
-        let same = name.chars().all(|c| {
-            letters.next().is_some_and(|(_, other)| c.to_lowercase().eq(other.to_lowercase()))
-        });
-        letters.next().filter(|(_, next)| same && next.is_whitespace()).map(|(end, _)| end)
+    let members: Vec<String> = members.map(fold).collect();
+    let fits = |end: &usize| {
+        fold_within(&rest[..*end], NAME_CHARS_MAX).is_some_and(|name| members.contains(&name))
     };
-    let end = members.filter_map(fits).max().or_else(|| rest.find(char::is_whitespace))?;
+    let spaces = rest.match_indices(char::is_whitespace).map(|(end, _)| end);
+    let end = spaces.take(NAME_CHARS_MAX).filter(fits).max();
+    let end = end.or_else(|| rest.find(char::is_whitespace))?;
     let (to, content) = rest.split_at(end);
-    let content = content.trim_start();
+    let (to, content) = (to.trim_end(), content.trim_start());
     (!to.is_empty() && !content.is_empty()).then(|| (to.to_owned(), content.to_owned()))
 }

@@ -7,8 +7,8 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
 use super::heard::Heard;
+use crate::protocol::fold::fold;
 use crate::protocol::message;
-use crate::protocol::name::fold_case;
 
 /// Random digits that keep one client's refs apart from another's, and from those of its last run.
 const REF_PREFIX_DIGITS: usize = 8;
@@ -195,7 +195,7 @@ impl Conversation {
         match heard {
             Heard::Welcome { user, room, users, epoch, seq, history, session } => {
                 turn.members_changed = true;
-                self.members = users.into_iter().map(|name| (fold_case(&name), name)).collect();
+                self.members = users.into_iter().map(|name| (fold(&name), name)).collect();
                 (self.name, self.room) = (Some(user), room);
                 match &self.joined {
                     Some((known_session, known_epoch)) => {
@@ -240,14 +240,14 @@ impl Conversation {
             }
             Heard::Join { user, ts } => {
                 // One's own, after the history, is no news.
-                if self.members.insert(fold_case(&user), user.clone()).is_none() {
+                if self.members.insert(fold(&user), user.clone()).is_none() {
                     turn.members_changed = true;
                     turn.said.push(Said::Joined { user, ts });
                 }
             }
             Heard::Leave { user, ts } => {
                 turn.members_changed = true;
-                self.members.remove(&fold_case(&user));
+                self.members.remove(&fold(&user));
                 turn.said.push(Said::Left { user, ts });
             }
             Heard::Error { content, receipt } => {

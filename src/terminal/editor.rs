@@ -22,6 +22,7 @@ use rustyline::validate::Validator;
 use rustyline::{Context, Editor, ExternalPrinter, Helper};
 
 use super::console::{Input, hear_end, spawn};
+use crate::protocol::fold::fold;
 
 /// Texts that wait to be shown.
 const TEXTS_MAX: usize = 1024;
@@ -212,11 +213,10 @@ impl Completer for Typing {
         let word = before.rsplit(char::is_whitespace).next().unwrap_or_default();
         let word = word.strip_prefix('@').unwrap_or(word);
         let start = pos - word.len();
-        let stem = word.to_lowercase();
+        let stem = fold(word);
         let after = if start == 0 { ": " } else { " " };
         let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        let fitting =
-            names.iter().filter(|name| !stem.is_empty() && name.to_lowercase().starts_with(&stem));
+        let fitting = names.iter().filter(|name| !stem.is_empty() && fold(name).starts_with(&stem));
         Ok((start, fitting.map(|name| format!("{name}{after}")).collect()))
     }
 }

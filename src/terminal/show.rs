@@ -5,8 +5,9 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
 use super::conversation::Said;
+use crate::protocol::fold::fold;
 use crate::protocol::message;
-use crate::protocol::name::{self, fold_case};
+use crate::protocol::visible::is_invisible;
 
 /// Colours for names (ECMA-48 SGR, and the bright ones that every terminal since has). Black and white are left out: one of
 /// them is the background.
@@ -92,7 +93,7 @@ impl Show {
     }
 
     fn name(&self, name: &str) -> String {
-        let hash = fold_case(name)
+        let hash = fold(name)
             .bytes()
             .fold(FNV_BASIS, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(FNV_PRIME));
         // The low bits of FNV differ least between short names.
@@ -112,13 +113,13 @@ impl Show {
 /// Whether a character may reach a terminal as it is. No control characters (C0, C1, so no escape sequence either), nothing
 /// that turns text around or hides in it, but for what joins letters and emoji.
 pub fn may_stand(c: char) -> bool {
-    !name::is_invisible(c) || matches!(c, '\u{200C}' | '\u{200D}' | '\u{FE00}'..='\u{FE0F}')
+    !is_invisible(c) || matches!(c, '\u{200C}' | '\u{200D}' | '\u{FE00}'..='\u{FE0F}')
 }
 
 /// `name` as it stands in a line: in quotes if without them it could pass for something else, such as the beginning of a
 /// private message, a notice, or another's name and words.
 fn shown_name(name: &str) -> String {
-    let own_word = [YOU, PROGRAM].contains(&fold_case(name).as_str());
+    let own_word = [YOU, PROGRAM].contains(&fold(name).as_str());
     let like_mark = !name.starts_with(char::is_alphanumeric);
     if own_word || like_mark || name.contains(is_delimiter) {
         return format!("\"{}\"", clean(&name.replace('\\', r"\\").replace('"', r#"\""#)));
