@@ -6,7 +6,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::config::Config;
 use crate::protocol::address::Address;
-use crate::protocol::name;
+use crate::protocol::name::{self, Name};
 
 /// Everything that can stand on the command line.
 #[derive(Debug, Parser)]
@@ -89,7 +89,8 @@ impl Options {
 }
 
 fn valid_name(text: &str) -> Result<String, &'static str> {
-    name::parse_name(text).map_err(|reason| reason.advice().unwrap_or_default())
+    let name = Name::parse(text).map_err(|reason| reason.advice().unwrap_or_default())?;
+    Ok(name.shown.to_string())
 }
 
 fn valid_room(text: &str) -> Result<String, &'static str> {

@@ -1,7 +1,7 @@
 //! What a person types.
 
 use crate::protocol::fold::{fold, fold_within};
-use crate::protocol::name::NAME_CHARS_MAX;
+use crate::protocol::name::{FOLDED_CHARS_MAX, NAME_CHARS_MAX};
 
 /// What `/help` says.
 pub const HELP: &str = "Enter sends what you wrote to everyone.
@@ -68,7 +68,7 @@ fn split_recipient<'a>(
 ) -> Option<(String, String)> {
     let members: Vec<String> = members.map(fold).collect();
     let fits = |end: &usize| {
-        fold_within(&rest[..*end], NAME_CHARS_MAX).is_some_and(|name| members.contains(&name))
+        fold_within(&rest[..*end], FOLDED_CHARS_MAX).is_some_and(|name| members.contains(&name))
     };
     let spaces = rest.match_indices(char::is_whitespace).map(|(end, _)| end);
     let end = spaces.take(NAME_CHARS_MAX).filter(fits).max();
