@@ -39,6 +39,7 @@ mod http {
 mod protocol {
     mod address;
     mod bad_messages;
+    mod names;
 }
 mod system {
     mod logging;

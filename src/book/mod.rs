@@ -7,6 +7,7 @@
 /// For people who chat: the page, and `parlour chat` for terminals and scripts.
 ///
 /// [protocol]: crate::book::protocol
+/// [names]: crate::book::protocol#names
 /// [received]: crate::book::protocol#messages-you-receive
 #[doc = include_str!("chatting.md")]
 pub mod chatting {}

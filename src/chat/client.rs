@@ -103,7 +103,7 @@ pub fn serve_ws(connection: &Arc<Connection>, upgrade: Upgrade, shared: &Shared)
             reason
         }
         Err(reason) => {
-            outbox.refuse(reason);
+            outbox.refuse(reason, reason.advice());
             reason
         }
     })

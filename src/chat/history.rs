@@ -201,7 +201,7 @@ impl History {
     pub fn has_author(&self, key: &str, session: Session) -> bool {
         let public = self.messages.iter().map(|message| &message.author);
         let private = self.private.iter().map(|(author, _)| author);
-        public.chain(private).any(|author| author.session == session && author.key == key)
+        public.chain(private).any(|author| author.session == session && &*author.name.key == key)
     }
 
     /// Returns how many public messages a client missed; `None` if the room has forgotten some.

@@ -19,6 +19,7 @@ use super::write_half::SweepQueue;
 use crate::config::Config;
 use crate::protocol::close::CloseReason;
 use crate::protocol::message::{self, Timestamp};
+use crate::protocol::name::Name;
 use crate::system::metrics::METRICS;
 
 /// Maximum number of events handled before their messages are sent.
@@ -29,8 +30,6 @@ const HISTORY_SPARE: usize = 8;
 const NOTICE_DELAY: Duration = Duration::from_millis(100);
 /// Maximum number of absent members: each takes memory without a connection.
 const ABSENCES_MAX: usize = 8192;
-/// Guest names: `guest-` and four letters or digits.
-const GUEST_NAMES: u32 = 36 * 36 * 36 * 36;
 
 /// All state of the chat.
 pub struct Hub {
@@ -76,8 +75,8 @@ struct RoomEntry {
 /// When a member whose connection broke leaves for good.
 struct AbsenceDue {
     room: Arc<str>,
-    /// Its name with case folded.
-    key: String,
+    /// The key of its name.
+    key: Arc<str>,
     at: Instant,
 }
 
@@ -257,7 +256,7 @@ impl Hub {
         }
         let Newcomer { id, outbox, request } = newcomer;
         let Some(key) = self.find_or_create(&request.room, now) else {
-            return outbox.refuse(CloseReason::RoomLimit);
+            return outbox.refuse(CloseReason::RoomLimit, CloseReason::RoomLimit.advice());
         };
         let entry = self.rooms.get_mut(&key).expect("find_or_create returns the key of a room");
         let room = &mut entry.room;
@@ -277,8 +276,13 @@ impl Hub {
                 }
                 room.rejoin(id, vacated, outbox, request.resume.as_ref(), now.ts);
             }
-            None if room.has(&name) => return outbox.refuse(CloseReason::NameTaken),
-            None => room.join(id, name, outbox, &request, now.ts),
+            None => {
+                if let Some(member) = room.occupant(&name) {
+                    let advice = name.taken_by(&member.name);
+                    return outbox.refuse(CloseReason::NameTaken, Some(&advice));
+                }
+                room.join(id, name, outbox, &request, now.ts);
+            }
         }
         if let Some(order) = entry.empty_since.take() {
             self.empty.remove(&order);
@@ -444,21 +448,10 @@ fn mark_dirty(dirty: &mut Vec<Arc<str>>, key: &Arc<str>, entry: &mut RoomEntry) 
 }
 
 /// Returns a guest name that is free in the room. There are more of them than clients fit.
-fn free_guest_name(room: &Room, start: u32) -> String {
+fn free_guest_name(room: &Room, start: u32) -> Name {
     (start..=u32::MAX)
         .chain(0..start)
-        .map(guest_name)
-        .find(|name| !room.has(name))
+        .map(Name::guest)
+        .find(|name| room.occupant(name).is_none())
         .expect("fewer members than guest names")
-}
-
-/// Returns `guest-` and four of `0-9a-z`.
-fn guest_name(number: u32) -> String {
-    let mut rest = number % GUEST_NAMES;
-    let mut digits = [0; 4];
-    for digit in digits.iter_mut().rev() {
-        *digit = b"0123456789abcdefghijklmnopqrstuvwxyz"[rest as usize % 36];
-        rest /= 36;
-    }
-    format!("guest-{}", digits.map(char::from).iter().collect::<String>())
 }

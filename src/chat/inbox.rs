@@ -16,6 +16,7 @@ use super::connection::ClientId;
 use super::outbox::Outbox;
 use crate::protocol::close::CloseReason;
 use crate::protocol::message::ErrorReply;
+use crate::protocol::name::{Name, Recipient};
 use crate::protocol::session::Session;
 
 /// Events that the inbox holds before readers wait, and with them, by TCP, their clients.
@@ -35,7 +36,7 @@ pub enum Event {
     /// A message to the whole room.
     Publish { id: ClientId, content: String, reference: Option<String> },
     /// A message to one member.
-    Whisper { id: ClientId, to: String, content: String, reference: Option<String> },
+    Whisper { id: ClientId, to: Recipient, content: String, reference: Option<String> },
     /// The client sent something invalid. The reply passes through the hub, so that it keeps its
     /// place among the others.
     Invalid { id: ClientId, reply: ErrorReply },
@@ -83,7 +84,7 @@ pub struct Newcomer {
 pub struct JoinRequest {
     /// The name it asks for.
     pub name: Nickname,
-    /// The room's name, which is valid.
+    /// The room's name, which is valid and folded.
     pub room: String,
     /// The session it gets, unless it continues an earlier one.
     pub session: Session,
@@ -96,8 +97,8 @@ pub struct JoinRequest {
 /// The name that a newcomer asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Nickname {
-    /// This one, which is valid.
-    Chosen(String),
+    /// This one.
+    Chosen(Name),
     /// Any free guest name. The search starts at this number, which is random.
     Guest(u32),
 }
@@ -106,7 +107,7 @@ impl fmt::Display for Nickname {
     /// Writes the name for the log: quoted, with whatever could upset a terminal escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Nickname::Chosen(name) => write!(f, "{name:?}"),
+            Nickname::Chosen(name) => write!(f, "{:?}", name.shown),
             Nickname::Guest(_) => f.write_str("a guest"),
         }
     }

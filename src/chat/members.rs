@@ -14,6 +14,7 @@ use super::frames::Frames;
 use super::outbox::{ENTRY_BYTES_MAX, Outbox};
 use super::write_half::{Line, SweepQueue};
 use crate::protocol::close::CloseReason;
+use crate::protocol::name::Name;
 use crate::protocol::session::Session;
 use crate::system::metrics::METRICS;
 
@@ -24,10 +25,8 @@ const CROWD_MEMBERS: usize = 100;
 
 /// Who somebody is, over all connections of one session.
 pub struct Identity {
-    /// The name as it is shown.
-    pub name: Arc<str>,
-    /// The name with case folded, by which names are compared.
-    pub key: String,
+    /// The name, and the forms by which it is compared.
+    pub name: Name,
     /// The secret by which the room recognises this member.
     pub session: Session,
 }
@@ -35,8 +34,8 @@ pub struct Identity {
 /// The members of one room that are connected.
 pub struct Members {
     by_id: HashMap<ClientId, Member>,
-    /// Who has which name, by the name with case folded.
-    by_key: HashMap<String, ClientId>,
+    /// Who has which name, by its key.
+    by_key: HashMap<Arc<str>, ClientId>,
     /// Frames for everyone that are not queued yet.
     pending: Vec<u8>,
     /// Public messages among them.
@@ -89,7 +88,7 @@ impl Members {
         self.by_id.is_empty()
     }
 
-    /// Returns the member whose name folds to `key`.
+    /// Returns the member whose name has this key.
     pub fn find(&self, key: &str) -> Option<ClientId> {
         self.by_key.get(key).copied()
     }
@@ -101,7 +100,7 @@ impl Members {
 
     /// Adds a member, which gets nothing of what the turn has gathered so far.
     pub fn insert(&mut self, id: ClientId, identity: Arc<Identity>, outbox: Outbox) {
-        self.by_key.insert(identity.key.clone(), id);
+        self.by_key.insert(identity.name.key.clone(), id);
         // What has gathered is in the history, or happened before this member joined.
         let covered = self.pending.len();
         let member = Member { identity, outbox, own: Vec::new(), covered, overflowed: false };
@@ -114,7 +113,7 @@ impl Members {
     pub fn remove(&mut self, id: ClientId, reason: CloseReason) -> Option<Arc<Identity>> {
         let mut member = self.by_id.remove(&id)?;
         self.roster = None;
-        self.by_key.remove(&member.identity.key);
+        self.by_key.remove(&member.identity.name.key);
         member.queue(&self.pending.clone().into());
         member.outbox.close(reason);
         Some(member.identity)

@@ -104,12 +104,12 @@ impl Outbox {
         self.line.set_reason(reason);
     }
 
-    /// Refuses a newcomer: sends what it can do about it, then closes.
+    /// Refuses a newcomer: sends what it can do about it, if anything, then closes.
     ///
     /// Not inlined, so that its stack is free again for what follows.
     #[inline(never)]
-    pub fn refuse(mut self, reason: CloseReason) {
-        if let Some(advice) = reason.advice() {
+    pub fn refuse(mut self, reason: CloseReason, advice: Option<&str>) {
+        if let Some(advice) = advice {
             let error = ServerMessage::Error {
                 code: reason.name(),
                 content: advice,

@@ -14,8 +14,8 @@ use super::members::{Identity, Members};
 use super::outbox::Outbox;
 use super::write_half::SweepQueue;
 use crate::protocol::close::CloseReason;
-use crate::protocol::message::{ErrorCode, ErrorReply, ServerMessage, Timestamp};
-use crate::protocol::name::fold_case;
+use crate::protocol::message::{ErrorCode, ErrorReply, NOBODY, ServerMessage, Timestamp};
+use crate::protocol::name::{Name, Recipient};
 use crate::protocol::session::Session;
 use crate::system::metrics::METRICS;
 
@@ -32,10 +32,12 @@ pub struct Room {
     history: History,
     /// The members that are connected.
     members: Members,
-    /// The members whose connection broke, by their name with case folded.
-    absent: HashMap<String, AbsentMember>,
+    /// The members whose connection broke, by the key of their name.
+    absent: HashMap<Arc<str>, AbsentMember>,
     /// The names of all members as they are shown, sorted.
     names: BTreeSet<Arc<str>>,
+    /// All members, by the skeleton of their name. No two of them look alike.
+    by_skeleton: HashMap<Arc<str>, Arc<Identity>>,
 }
 
 /// A member whose connection broke.
@@ -103,6 +105,7 @@ impl Room {
             members: Members::new(sweeps),
             absent: HashMap::new(),
             names: BTreeSet::new(),
+            by_skeleton: HashMap::new(),
         }
     }
 
@@ -116,10 +119,15 @@ impl Room {
         self.members.is_empty() && !self.absent.is_empty()
     }
 
-    /// True if a member has this name, in any case.
-    pub fn has(&self, name: &str) -> bool {
-        let key = fold_case(name);
-        self.members.find(&key).is_some() || self.absent.contains_key(&key)
+    /// Returns the member that has this name, or else the one whose name looks like it.
+    pub fn occupant(&self, name: &Name) -> Option<&Arc<Identity>> {
+        self.member(&name.key).or_else(|| self.by_skeleton.get(&name.skeleton))
+    }
+
+    /// Returns the member whose name has this key, connected or absent.
+    fn member(&self, key: &str) -> Option<&Arc<Identity>> {
+        let connected = self.members.find(key).map(|id| self.members.identity(id));
+        connected.or_else(|| self.absent.get(key).map(|absent| &absent.identity))
     }
 
     /// What the room remembers.
@@ -139,45 +147,42 @@ impl Room {
     pub fn join(
         &mut self,
         id: ClientId,
-        name: String,
+        name: Name,
         outbox: Outbox,
         request: &JoinRequest,
         now: Timestamp,
     ) {
-        let key = fold_case(&name);
-        let continued = request.claim.filter(|&claim| self.history.has_author(&key, claim));
-        let name: Arc<str> = name.into();
-        self.names.insert(name.clone());
+        let continued = request.claim.filter(|&claim| self.history.has_author(&name.key, claim));
         let session = continued.unwrap_or(request.session);
-        let identity = Arc::new(Identity { name: name.clone(), key, session });
-        self.greet(id, identity, outbox, request.resume.as_ref(), &[], now);
+        let identity = Arc::new(Identity { name, session });
+        let Name { shown: name, skeleton, .. } = &identity.name;
+        self.names.insert(name.clone());
+        self.by_skeleton.insert(skeleton.clone(), identity.clone());
+        self.greet(id, identity.clone(), outbox, request.resume.as_ref(), &[], now);
 
         let content = format!("{name} joined");
         let notice =
-            ServerMessage::Join { user: &name, content: &content, room: &self.name, ts: now };
+            ServerMessage::Join { user: name, content: &content, room: &self.name, ts: now };
         self.members.announce_member(id, &notice.to_frame());
     }
 
-    /// Frees the place of the member called `name` for its own return, if `session` is its session.
-    /// An older connection of it is closed.
-    pub fn vacate(&mut self, name: &str, session: Session) -> Option<Vacated> {
-        let key = fold_case(name);
-        if self.absent.get(&key).is_some_and(|absent| absent.identity.session == session) {
-            let AbsentMember { identity, number, kept } = self.absent.remove(&key)?;
+    /// Frees the place of the member that [occupies](Room::occupant) `name` for its own return, if
+    /// `session` is its session. An older connection of it is closed.
+    pub fn vacate(&mut self, name: &Name, session: Session) -> Option<Vacated> {
+        let key = &self.occupant(name).filter(|member| member.session == session)?.name.key.clone();
+        if let Some(AbsentMember { identity, number, kept }) = self.absent.remove(key) {
             return Some(Vacated { seat: Seat::Absent(number), identity, kept });
         }
-        let id = self.members.find(&key)?;
-        if self.members.identity(id).session != session {
-            return None;
-        }
+        let id = self.members.find(key)?;
         let identity = self.members.remove(id, CloseReason::Replaced)?;
         Some(Vacated { seat: Seat::Connected(id), identity, kept: Vec::new() })
     }
 
-    /// Returns the client that is connected under this name and session, if there is one.
-    pub fn connected(&self, name: &str, session: Session) -> Option<ClientId> {
-        let id = self.members.find(&fold_case(name))?;
-        (self.members.identity(id).session == session).then_some(id)
+    /// Returns the connection of the member that [occupies](Room::occupant) `name`, if it has one
+    /// and `session` is its session.
+    pub fn connected(&self, name: &Name, session: Session) -> Option<ClientId> {
+        let member = self.occupant(name).filter(|member| member.session == session)?;
+        self.members.find(&member.name.key)
     }
 
     /// Ends the reading from member `id`, which has come back on another connection.
@@ -215,7 +220,7 @@ impl Room {
             .filter(|&missed| missed <= fitting);
         let missed = recovered.unwrap_or(fitting);
         let welcome = ServerMessage::Welcome {
-            user: &identity.name,
+            user: &identity.name.shown,
             room: &self.name,
             users: &users,
             epoch: self.history.epoch(),
@@ -253,10 +258,10 @@ impl Room {
     }
 
     /// Closes a member's connection for `reason`, but keeps its place as absence `number`. Returns
-    /// its name with case folded.
-    pub fn disconnect(&mut self, id: ClientId, reason: CloseReason, number: u64) -> String {
+    /// the key of its name.
+    pub fn disconnect(&mut self, id: ClientId, reason: CloseReason, number: u64) -> Arc<str> {
         let identity = self.members.remove(id, reason).expect("the hub names members only");
-        let key = identity.key.clone();
+        let key = identity.name.key.clone();
         self.absent.insert(key.clone(), AbsentMember { identity, number, kept: Vec::new() });
         key
     }
@@ -281,8 +286,10 @@ impl Room {
         }
     }
 
-    fn announce_leave(&mut self, name: &Arc<str>, now: Timestamp) {
-        self.names.remove(name);
+    fn announce_leave(&mut self, name: &Name, now: Timestamp) {
+        self.names.remove(&name.shown);
+        self.by_skeleton.remove(&name.skeleton);
+        let name = &name.shown;
         let content = format!("{name} left");
         let notice =
             ServerMessage::Leave { user: name, content: &content, room: &self.name, ts: now };
@@ -305,7 +312,7 @@ impl Room {
             return self.confirm(id, seq);
         }
         let frame = ServerMessage::Public {
-            user: &author.name,
+            user: &author.name.shown,
             content,
             room: &self.name,
             seq: self.history.seq() + 1,
@@ -330,28 +337,24 @@ impl Room {
     pub fn whisper(
         &mut self,
         id: ClientId,
-        to: &str,
+        to: &Recipient,
         content: &str,
         reference: Option<String>,
         history_max: usize,
         now: Timestamp,
     ) {
+        let Recipient { typed, key } = to;
         let sender = self.members.identity(id).clone();
         let reference = reference.map(|reference| (sender.session, Arc::from(reference)));
-        let key = fold_case(to);
-        let arrived = self.history.has_private(reference.as_ref(), &key, content);
-        let recipient = self.members.find(&key);
-        let identity = match recipient {
-            Some(recipient) => Some(self.members.identity(recipient).clone()),
-            None => self.absent.get(&key).map(|absent| absent.identity.clone()),
-        };
-        let name = identity.as_ref().map(|identity| &*identity.name).or(arrived.then_some(to));
+        let arrived = self.history.has_private(reference.as_ref(), key, content);
+        let recipient = self.members.find(key);
+        let identity = self.member(key);
+        let name = identity.map(|identity| &*identity.name.shown).or(arrived.then_some(typed));
         let Some(to) = name else {
-            let problem = "nobody here has that name";
-            return self.no_such_user(id, problem, shown(reference.as_ref()), now);
+            return self.no_such_user(id, NOBODY, shown(reference.as_ref()), now);
         };
         let frame = ServerMessage::Private {
-            user: &sender.name,
+            user: &sender.name.shown,
             to,
             content,
             room: &self.name,
@@ -365,7 +368,7 @@ impl Room {
         match recipient {
             Some(recipient) if recipient != id => self.members.send_to(recipient, &frame),
             Some(_) => {}
-            None if self.keep(&key, &sender, reference.as_ref(), &frame) => {}
+            None if self.keep(key, &sender, reference.as_ref(), &frame) => {}
             None => {
                 let problem = "its connection is lost, and no more messages can wait for it";
                 return self.no_such_user(id, problem, shown(reference.as_ref()), now);
@@ -376,11 +379,11 @@ impl Room {
         let copies = if recipient.is_some_and(|recipient| recipient != id) { 2 } else { 1 };
         METRICS.deliveries.inc_by(copies);
         if let Some(reference) = reference {
-            self.history.add_private(sender, &key, content, reference, history_max);
+            self.history.add_private(sender, key, content, reference, history_max);
         }
     }
 
-    /// Keeps a private message for the absent member whose name folds to `key`. Returns false if
+    /// Keeps a private message for the absent member whose name has this key. Returns false if
     /// too much waits for it already.
     fn keep(
         &mut self,
@@ -420,11 +423,11 @@ impl Room {
     /// Sends `frame` to somebody who may have come back as another client, or be absent. Whoever
     /// has left gets nothing.
     fn notify(&mut self, identity: &Identity, frame: Vec<u8>) {
-        if let Some(id) = self.members.find(&identity.key) {
+        if let Some(id) = self.members.find(&identity.name.key) {
             if self.members.identity(id).session == identity.session {
                 self.members.send_to(id, &frame);
             }
-        } else if let Some(absent) = self.absent.get_mut(&identity.key)
+        } else if let Some(absent) = self.absent.get_mut(&identity.name.key)
             && absent.identity.session == identity.session
         {
             let frame = Frames::made_before(frame);

@@ -14,7 +14,7 @@ use super::response::{self, Response};
 use crate::chat::client::Upgrade;
 use crate::chat::inbox::{JoinRequest, Nickname, Resume};
 use crate::protocol::close::CloseReason;
-use crate::protocol::name;
+use crate::protocol::name::{self, Name};
 use crate::protocol::session::Session;
 
 /// What to do about a proxy that passes on the request and not its upgrade.
@@ -45,14 +45,23 @@ pub fn is_wanted(headers: &HeaderMap) -> bool {
 /// The response to a request that is not a valid upgrade.
 #[inline(never)]
 pub fn upgrade(mut request: Box<Request>, leftover: Vec<u8>) -> Result<Upgrade, Box<Response>> {
-    simplify_upgrade(&mut request)?;
-    let accepted = create_response(&request).map_err(|error| refusal(&request, error))?;
+    let response = accept(&mut request)?;
+    let join = join_request(request.uri().query().unwrap_or_default()).map(Box::new);
+    Ok(Upgrade { response, leftover, join, shared_burst: None })
+}
+
+/// Returns the `101` response to a valid upgrade.
+///
+/// Not inlined, so that its stack and that of parsing the query don't add up.
+#[inline(never)]
+fn accept(request: &mut Request) -> Result<Vec<u8>, Box<Response>> {
+    simplify_upgrade(request)?;
+    let accepted = create_response(request).map_err(|error| refusal(request, error))?;
     // Long enough from the start: to grow it would take stack, deep down.
     let mut response = Vec::with_capacity(RESPONSE_BYTES);
     write_response(&mut response, &accepted)
         .expect("a Vec takes every write, and these headers are text");
-    let join = join_request(request.uri().query().unwrap_or_default()).map(Box::new);
-    Ok(Upgrade { response, leftover, join, shared_burst: None })
+    Ok(response)
 }
 
 /// Reduces a request's lists (RFC 9110, 5.6.1) to what tungstenite looks for.
@@ -114,13 +123,16 @@ fn other_version() -> Box<Response> {
 /// What it says of an earlier connection is ignored if it can't be parsed: the client is a newcomer
 /// then.
 ///
+/// Not inlined, like `accept`.
+///
 /// # Errors
 /// [`CloseReason::InvalidName`] or [`CloseReason::InvalidRoom`].
+#[inline(never)]
 pub fn join_request(query: &str) -> Result<JoinRequest, CloseReason> {
     let name = match parameter(query, "name") {
         Some(name) => {
             let chosen = name.ok_or(CloseReason::InvalidName)?;
-            Nickname::Chosen(name::parse_name(&chosen)?)
+            Nickname::Chosen(Name::parse(&chosen)?)
         }
         // Without random numbers the hub tries the guest names in order.
         None => Nickname::Guest(getrandom::u32().unwrap_or_default()),

@@ -34,7 +34,7 @@ pub enum CloseReason {
     InvalidRoom,
     /// Nothing was received for `--ping-timeout`.
     PingTimeout,
-    /// Another member has the name.
+    /// Another member has the name, or one that looks like it.
     NameTaken,
     /// The same session connected again, and this is its older connection.
     Replaced,
@@ -105,16 +105,16 @@ impl CloseReason {
         }
     }
 
-    /// What a refused client can do about it, if anything.
+    /// What a refused client can do about it, if anything. Who has a name that is taken, only the
+    /// hub knows: see [`Name::taken_by`](super::name::Name::taken_by).
     pub fn advice(self) -> Option<&'static str> {
         match self {
-            CloseReason::InvalidName => {
-                Some("a name has 1 to 32 characters, none of them invisible or a control character")
-            }
-            CloseReason::InvalidRoom => {
-                Some("a room's name has 1 to 64 of the characters a-z, A-Z, 0-9, _ and -")
-            }
-            CloseReason::NameTaken => Some("somebody in this room has that name: choose another"),
+            CloseReason::InvalidName => Some(
+                "a name has 1 to 32 characters, none of them invisible, with up to 4 marks on each",
+            ),
+            CloseReason::InvalidRoom => Some(
+                "a room's name has 1 to 64 letters or digits of any script, _ and -, no spaces",
+            ),
             CloseReason::RoomLimit => Some("the server keeps no more rooms: join one that exists"),
             _ => None,
         }

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::frame::text_frame;
+use super::name::Recipient;
+use super::visible::can_be_seen;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -15,6 +17,9 @@ pub const REFERENCE_BYTES_MAX: usize = 64;
 const JSON_ESCAPE_BYTES_MAX: usize = 6;
 /// Everything in a client's message except its content: keys, `to` and `ref`, fully escaped.
 const JSON_OVERHEAD_BYTES_MAX: usize = 1536;
+
+/// The content of the error about a private message to nobody.
+pub const NOBODY: &str = "nobody here has that name";
 
 /// Milliseconds since 1970, the `ts` of every message.
 pub type Timestamp = u64;
@@ -34,8 +39,8 @@ pub const fn frame_bytes_max(content_bytes_max: usize) -> usize {
 pub enum Request {
     /// To everyone in the room.
     Public { content: String, reference: Option<String> },
-    /// To the member called `to`, and to the sender.
-    Private { to: String, content: String, reference: Option<String> },
+    /// To one member, and to the sender.
+    Private { to: Recipient, content: String, reference: Option<String> },
 }
 
 /// A message from a client that breaks a rule.
@@ -79,7 +84,7 @@ pub enum ErrorCode {
     BadRequest,
     /// `type` is neither `public` nor `private`.
     UnknownType,
-    /// `content` is empty or only white space.
+    /// There is nothing to see in `content`.
     EmptyContent,
     /// `to` names nobody in the room.
     NoSuchUser,
@@ -149,15 +154,16 @@ impl Request {
         if content.len() > content_bytes_max {
             return Err(BadMessage::TooBig);
         }
-        if content.trim().is_empty() {
+        if !can_be_seen(&content) {
             return Err(error_reply(ErrorCode::EmptyContent, "content is empty", reference));
         }
         // The text is in the read buffer, which is reused: what must outlive it is copied here.
         let (content, reference) = (content.into_owned(), reference.map(str::to_owned));
-        Ok(match to {
-            Some(to) => Request::Private { to, content, reference },
-            None => Request::Public { content, reference },
-        })
+        let Some(to) = to else { return Ok(Request::Public { content, reference }) };
+        let Some(to) = Recipient::parse(to) else {
+            return Err(error_reply(ErrorCode::NoSuchUser, NOBODY, reference.as_deref()));
+        };
+        Ok(Request::Private { to, content, reference })
     }
 }
 

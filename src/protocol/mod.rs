@@ -9,14 +9,18 @@
 //! - [`close`]: why a chat connection ends, with its close code.
 //! - [`refusal`]: why an HTTP request is refused, with its status.
 //! - [`name`]: the rules for the names of members and rooms.
+//! - [`fold`]: when two names are the same, and when they look alike.
+//! - [`visible`]: what can be seen of a text.
 //! - [`frame`]: WebSocket frames as the server sends them.
 //! - [`session`]: the secret by which a client that comes back is known.
 //! - [`address`]: server addresses as people write them.
 
 pub mod address;
 pub mod close;
+pub mod fold;
 pub mod frame;
 pub mod message;
 pub mod name;
 pub mod refusal;
 pub mod session;
+pub mod visible;

@@ -1,67 +1,118 @@
 //! The rules for the names of members and rooms.
 
-use super::close::CloseReason;
+use std::sync::Arc;
 
-/// Longest name of a member, in Unicode scalar values.
+use unicode_normalization::char::is_combining_mark;
+
+use super::close::CloseReason;
+use super::fold::{fold, fold_within, skeleton};
+use super::visible::is_legible;
+
+/// Longest name of a member as it is typed, in Unicode scalar values.
 pub const NAME_CHARS_MAX: usize = 32;
-/// Longest name of a room, in bytes, which are ASCII.
-pub const ROOM_BYTES_MAX: usize = 64;
+/// Longest name of a room as it is folded, in Unicode scalar values.
+pub const ROOM_CHARS_MAX: usize = 64;
 /// Room of a client that names none.
 pub const ROOM_DEFAULT: &str = "lobby";
+/// Last characters of guest names. No two of them look alike: 0, 1 and m are left out, which look
+/// like o, l and rn.
+const GUEST_DIGITS: &[u8; 33] = b"23456789abcdefghijklnopqrstuvwxyz";
 
-/// Asks for the coloured form of the character before it. Phones add it to many emoji, so names
-/// may contain it, but it does not make two names different.
-const EMOJI_STYLE: char = '\u{FE0F}';
+/// The name of a member, and the forms in which it is compared with others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name {
+    /// The name as its owner typed it.
+    pub shown: Arc<str>,
+    /// Its folded form: names with one key are the same.
+    pub key: Arc<str>,
+    /// Its folded skeleton: names with one skeleton look alike.
+    pub skeleton: Arc<str>,
+}
+
+impl Name {
+    /// Trims and checks a member's name.
+    ///
+    /// # Errors
+    /// [`CloseReason::InvalidName`], as [`parse_name`].
+    pub fn parse(text: &str) -> Result<Name, CloseReason> {
+        let shown: Arc<str> = parse_name(text)?.into();
+        // Most names are written in one of these forms already: one copy is enough.
+        let share = |form: String, of: &Arc<str>| {
+            if *form == **of { of.clone() } else { form.into() }
+        };
+        let key = share(fold(&shown), &shown);
+        let skeleton = share(skeleton(&shown), &key);
+        Ok(Name { shown, key, skeleton })
+    }
+
+    /// Returns a guest's name: `guest-` and four letters or digits, which spell `number`.
+    ///
+    /// It is its own key and skeleton.
+    pub fn guest(number: u32) -> Name {
+        let mut rest = number as usize;
+        let mut digits = [0; 4];
+        for digit in digits.iter_mut().rev() {
+            *digit = GUEST_DIGITS[rest % GUEST_DIGITS.len()];
+            rest /= GUEST_DIGITS.len();
+        }
+        let digits: String = digits.map(char::from).iter().collect();
+        let shown: Arc<str> = format!("guest-{digits}").into();
+        Name { key: shown.clone(), skeleton: shown.clone(), shown }
+    }
+
+    /// Says why this name is not free: somebody else is called `other`.
+    pub fn taken_by(&self, other: &Name) -> String {
+        let shown = &other.shown;
+        if self.key == other.key {
+            format!("that name is taken by {shown}: choose another")
+        } else {
+            format!("that name looks like {shown}'s: choose another")
+        }
+    }
+}
+
+/// Whom a private message is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recipient {
+    /// The name as the sender typed it.
+    pub typed: String,
+    /// Its folded form, which is the [key](Name::key) of the member who is meant.
+    pub key: String,
+}
+
+impl Recipient {
+    /// Folds a name. `None` if it is longer than any name can be, however it is written.
+    pub fn parse(typed: String) -> Option<Recipient> {
+        let key = fold_within(&typed, NAME_CHARS_MAX)?;
+        Some(Recipient { typed, key })
+    }
+}
 
 /// Trims and checks a member's name.
 ///
 /// # Errors
-/// [`CloseReason::InvalidName`] if it is empty, too long, or contains an invisible character, by
-/// which it could pass for another name.
+/// [`CloseReason::InvalidName`] if it is empty, longer than [`NAME_CHARS_MAX`], or
+/// [not legible](is_legible).
 pub fn parse_name(text: &str) -> Result<String, CloseReason> {
     let name = text.trim();
-    let too_long = name.chars().nth(NAME_CHARS_MAX).is_some();
-    if too_long || name.chars().any(is_invisible) || fold_case(name).is_empty() {
+    let is_too_long = name.chars().nth(NAME_CHARS_MAX).is_some();
+    if name.is_empty() || is_too_long || !is_legible(name) {
         return Err(CloseReason::InvalidName);
     }
     Ok(name.to_owned())
 }
 
-/// Checks a room's name.
+/// Checks and folds a room's name. The folded form is the room.
 ///
 /// # Errors
-/// [`CloseReason::InvalidRoom`] unless it is 1 to [`ROOM_BYTES_MAX`] of `a-z A-Z 0-9 _ -`.
+/// [`CloseReason::InvalidRoom`] unless it is 1 to [`ROOM_CHARS_MAX`] letters, marks, digits, `_`
+/// and `-`, and [legible](is_legible).
 pub fn parse_room(text: &str) -> Result<String, CloseReason> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-    if !(1..=ROOM_BYTES_MAX).contains(&text.len()) || !text.bytes().all(allowed) {
-        return Err(CloseReason::InvalidRoom);
-    }
-    Ok(text.to_owned())
-}
-
-/// True for characters that show nothing or reverse the text around them.
-///
-/// These are control characters, line separators, interlinear marks, the empty Braille pattern, and
-/// Unicode's Default_Ignorable_Code_Point (DerivedCoreProperties.txt) except the emoji style.
-pub fn is_invisible(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{AD}' | '\u{34F}' | '\u{61C}' | '\u{115F}'..='\u{1160}' | '\u{17B4}'..='\u{17B5}'
-            | '\u{180B}'..='\u{180F}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
-            | '\u{2060}'..='\u{206F}' | '\u{2800}' | '\u{3164}' | '\u{FE00}'..='\u{FE0E}'
-            | '\u{FEFF}' | '\u{FFA0}' | '\u{FFF0}'..='\u{FFFB}' | '\u{1BCA0}'..='\u{1BCA3}'
-            | '\u{1D173}'..='\u{1D17A}' | '\u{E0000}'..='\u{E0FFF}')
-}
-
-/// Folds `name` to the form in which names are compared.
-///
-/// Lower case, upper case and lower case again, since several letters of one case may share one of
-/// the other (ς and σ, ẞ, ß and ss).
-pub fn fold_case(name: &str) -> String {
-    name.chars()
-        .filter(|&c| c != EMOJI_STYLE)
-        .flat_map(char::to_lowercase)
-        .flat_map(char::to_uppercase)
-        .flat_map(char::to_lowercase)
-        .collect()
+    let is_allowed =
+        |c: char| c.is_alphanumeric() || is_combining_mark(c) || matches!(c, '_' | '-');
+    fold_within(text, ROOM_CHARS_MAX)
+        .filter(|room| (1..=ROOM_CHARS_MAX).contains(&room.chars().count()))
+        .filter(|room| room.chars().all(is_allowed))
+        .filter(|room| is_legible(text.trim()) && is_legible(room))
+        .ok_or(CloseReason::InvalidRoom)
 }

@@ -13,8 +13,8 @@ use std::mem;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
+use crate::protocol::fold::fold;
 use crate::protocol::message::Timestamp;
-use crate::protocol::name::fold_case;
 use crate::terminal::printable::shorten;
 use crate::terminal::received::{Received, Welcome};
 
@@ -146,13 +146,13 @@ impl Conversation {
             }
             Received::Join { user, ts } => {
                 // This client's own adds nothing to the welcome.
-                if self.members.insert(fold_case(&user), user.clone()).is_none() {
+                if self.members.insert(fold(&user), user.clone()).is_none() {
                     effects.members_changed = true;
                     effects.to_show.push(Entry::Joined { user, ts });
                 }
             }
             Received::Leave { user, ts } => {
-                self.members.remove(&fold_case(&user));
+                self.members.remove(&fold(&user));
                 effects.members_changed = true;
                 effects.to_show.push(Entry::Left { user, ts });
             }
@@ -253,7 +253,7 @@ impl Conversation {
     fn enter(&mut self, welcome: Welcome, effects: &mut Effects) {
         self.find_losses(&welcome, effects);
         let Welcome { user, room, users, epoch, history, session, .. } = welcome;
-        self.members = users.into_iter().map(|name| (fold_case(&name), name)).collect();
+        self.members = users.into_iter().map(|name| (fold(&name), name)).collect();
         effects.members_changed = true;
         (self.name, self.room) = (Some(user), room);
         match self.membership.replace(Membership { session, epoch }) {

@@ -23,6 +23,7 @@ use rustyline::history::MemHistory;
 use rustyline::validate::Validator;
 use rustyline::{Context, Editor, ExternalPrinter, Helper};
 
+use crate::protocol::fold::fold;
 use crate::terminal::input::{Input, watch_for_ends};
 use crate::terminal::prints::{PrintReceiver, PrintSender, prints};
 
@@ -217,11 +218,11 @@ impl Completer for EditorHelper {
         let word = before.rsplit(char::is_whitespace).next().unwrap_or_default();
         let word = word.strip_prefix('@').unwrap_or(word);
         let start = pos - word.len();
-        let stem = word.to_lowercase();
+        let stem = fold(word);
         let suffix = if start == 0 { ": " } else { " " };
         let names = self.completions.lock().unwrap_or_else(PoisonError::into_inner);
         let matching =
-            names.iter().filter(|name| !stem.is_empty() && name.to_lowercase().starts_with(&stem));
+            names.iter().filter(|name| !stem.is_empty() && fold(name).starts_with(&stem));
         Ok((start, matching.map(|name| format!("{name}{suffix}")).collect()))
     }
 }

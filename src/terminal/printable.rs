@@ -1,6 +1,6 @@
 //! Which characters may reach a terminal. No text from the network gets there as more than text.
 
-use crate::protocol::name::is_invisible;
+use crate::protocol::visible::is_invisible;
 
 /// Longest run of blanks, in columns. A tab is as wide. Longer runs are cut: they could fill a row
 /// up to its edge, so that what follows looks like a row of its own.

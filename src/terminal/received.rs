@@ -13,7 +13,7 @@ use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::protocol::message::{CONTENT_BYTES_MAX, Timestamp};
-use crate::protocol::name::NAME_CHARS_MAX;
+use crate::protocol::name::{NAME_CHARS_MAX, ROOM_CHARS_MAX};
 use crate::terminal::printable::{is_printable, shorten};
 
 /// Longest text message to accept, in bytes. The longest content is 6 MiB if every byte of it is
@@ -21,8 +21,7 @@ use crate::terminal::printable::{is_printable, shorten};
 pub const MESSAGE_BYTES_MAX: usize = 8 << 20;
 /// Most members of a room to know. A server needs two threads for each.
 pub const MEMBERS_MAX: usize = 50_000;
-/// Longest value that goes back to the server in the address of the next connection: a session,
-/// an epoch, or the name of a room.
+/// Longest session or epoch. They go back to the server in the address of the next connection.
 pub const TOKEN_BYTES_MAX: usize = 64;
 /// Characters to keep of the server's words for an error.
 pub const ERROR_CHARS_MAX: usize = 500;
@@ -105,9 +104,12 @@ impl Received {
             }
             Received::Welcome(Welcome { users, epoch, session, room, .. }) => {
                 Excess::check(users.len(), MEMBERS_MAX, "members")?;
-                for token in [epoch, session, room] {
+                for token in [epoch, session] {
                     Excess::check(token.len(), TOKEN_BYTES_MAX, "bytes in a field of its welcome")?;
                 }
+                // This goes back to the server as well.
+                let room_chars = room.chars().count();
+                Excess::check(room_chars, ROOM_CHARS_MAX, "characters in the name of its room")?;
             }
             _ => {}
         }

@@ -10,8 +10,8 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
 use crate::cli::PROGRAM;
+use crate::protocol::fold::fold;
 use crate::protocol::message;
-use crate::protocol::name::fold_case;
 use crate::terminal::conversation::Entry;
 use crate::terminal::printable::to_printable;
 use crate::terminal::rows::break_rows;
@@ -116,7 +116,7 @@ impl Transcript {
 
     /// Returns `name` in its colour, which is the same for everybody.
     fn name(&self, name: &str) -> String {
-        let hash = fold_case(name)
+        let hash = fold(name)
             .bytes()
             .fold(FNV_BASIS, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(FNV_PRIME));
         // FNV mixes a short name's low bits least.
@@ -138,7 +138,7 @@ pub fn undelivered(content: &str, why: &str) -> String {
 /// Returns `name` as it stands in a line: in quotes if it could otherwise pass for something else,
 /// such as a private message, a note, or another name with a message.
 fn distinct(name: &str) -> String {
-    let is_reserved = [YOU, PROGRAM].contains(&fold_case(name).as_str());
+    let is_reserved = [YOU, PROGRAM].contains(&fold(name).as_str());
     let begins_like_mark = !name.starts_with(char::is_alphanumeric);
     if is_reserved || begins_like_mark || name.contains(is_like_delimiter) {
         let escaped = name.replace('\\', r"\\").replace('"', r#"\""#);

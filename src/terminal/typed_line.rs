@@ -1,5 +1,8 @@
 //! The lines that a user types: messages and commands.
 
+use crate::protocol::fold::{fold, fold_within};
+use crate::protocol::name::NAME_CHARS_MAX;
+
 /// The answer to `/help`.
 pub const HELP: &str = "Enter sends what you typed to everyone.
 /msg NAME TEXT sends TEXT to one member privately.
@@ -67,15 +70,14 @@ fn split_recipient<'a>(
     rest: &str,
     members: impl Iterator<Item = &'a str>,
 ) -> Option<(String, String)> {
-    let end_of = |name: &str| {
-        let mut letters = rest.char_indices();
-        let matches = name.chars().all(|c| {
-            letters.next().is_some_and(|(_, other)| c.to_lowercase().eq(other.to_lowercase()))
-        });
-        letters.next().filter(|(_, next)| matches && next.is_whitespace()).map(|(end, _)| end)
+    let members: Vec<String> = members.map(fold).collect();
+    let is_member = |end: &usize| {
+        fold_within(&rest[..*end], NAME_CHARS_MAX).is_some_and(|name| members.contains(&name))
     };
-    let end = members.filter_map(end_of).max().or_else(|| rest.find(char::is_whitespace))?;
+    let ends = rest.match_indices(char::is_whitespace).map(|(end, _)| end);
+    let longest = ends.take(NAME_CHARS_MAX).filter(is_member).max();
+    let end = longest.or_else(|| rest.find(char::is_whitespace))?;
     let (to, content) = rest.split_at(end);
-    let content = content.trim_start();
+    let (to, content) = (to.trim_end(), content.trim_start());
     (!to.is_empty() && !content.is_empty()).then(|| (to.to_owned(), content.to_owned()))
 }

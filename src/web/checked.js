@@ -12,7 +12,9 @@ const CONTENT_UNITS_MAX = 1 << 20;
 export const MEMBERS_MAX = 50_000;
 /** Longest name of a member, in characters. More of a name is not shown. */
 const NAME_CHARS_MAX = 32;
-/** Longest room, session, epoch or reference. */
+/** Longest name of a room, in characters. */
+const ROOM_CHARS_MAX = 64;
+/** Longest session, epoch or reference. */
 const TOKEN_UNITS_MAX = 64;
 /** Characters to keep of an explanation. */
 const WORDS_CHARS_MAX = 500;
@@ -37,7 +39,7 @@ export function readSeat(data) {
   return attempt(() => {
     const seat = parse(data);
     return {
-      ...record({ name: ownName, room: token })(seat),
+      ...record({ name: ownName, room })(seat),
       ...attempt(() => record({ session: token, epoch: token })(seat)),
       seen: attempt(() => count(seat.seen)) ?? 0,
       unsettled: (attempt(() => list(seat.unsettled, UNCONFIRMED_MAX)) ?? [])
@@ -74,8 +76,9 @@ const text = (max) => (value) => {
 const token = text(TOKEN_UNITS_MAX);
 const content = text(CONTENT_UNITS_MAX);
 
-/** What the user typed as a name, which the server may still refuse. */
+/** What the user typed as a name or as a room, which the server may still refuse. */
 const ownName = text(2 * NAME_CHARS_MAX);
+const room = text(2 * ROOM_CHARS_MAX);
 
 /** Cuts a text after `max` characters, with an ellipsis for the rest. */
 const words = (max) => (value) => {

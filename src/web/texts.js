@@ -69,8 +69,9 @@ export const TEXTS = {
     refusals: {
       invalid_name: 'A name has 1 to 32 characters, none of them invisible. Please change it.',
       invalid_room:
-        'A room’s name has 1 to 64 characters: a–z, A–Z, 0–9, _ and -. Please change it.',
-      name_taken: 'Somebody in this room has that name. Please choose another.',
+        'A room’s name has 1 to 64 letters or digits, _ and -, without spaces. Please change it.',
+      name_taken:
+        'Somebody in this room has that name or one that looks like it. Please choose another.',
       room_limit: 'The server has no place for another room. Please join an existing one.',
     },
   },
@@ -134,8 +135,8 @@ export const TEXTS = {
 
     refusals: {
       invalid_name: '昵称须为 1 到 32 个字符，且不能含有不可见字符。请换一个。',
-      invalid_room: '房间名须为 1 到 64 个字符，只能使用 a–z、A–Z、0–9、_ 和 -。请换一个。',
-      name_taken: '房间里已有人使用这个昵称，请换一个。',
+      invalid_room: '房间名须为 1 到 64 个文字、数字、_ 或 -，不能有空格。请换一个。',
+      name_taken: '房间里已有人使用这个昵称，或看起来一样的昵称。请换一个。',
       room_limit: '服务器无法再开新房间，请加入已有的房间。',
     },
   },

@@ -13,6 +13,7 @@ use parlour::chat::outbox::QueueFull;
 use parlour::chat::write_half::{Status, SweepQueue, WriterEnd};
 use parlour::protocol::close::CloseReason;
 use parlour::protocol::message::frame_bytes_max;
+use parlour::protocol::name::{Name, Recipient};
 use parlour::protocol::session::Session;
 use serde_json::{Value, json};
 
@@ -31,7 +32,15 @@ fn hub(options: &[&str]) -> Hub {
 }
 
 fn register(hub: &mut Hub, id: ClientId, name: &str, room: &str) -> WriterEnd {
-    register_with_queue(hub, id, Nickname::Chosen(name.to_owned()), room, 16)
+    register_with_queue(hub, id, chosen(name), room, 16)
+}
+
+fn chosen(name: &str) -> Nickname {
+    Nickname::Chosen(Name::parse(name).expect("a valid name"))
+}
+
+fn recipient(name: &str) -> Recipient {
+    Recipient::parse(name.to_owned()).expect("no longer than a name can be")
 }
 
 fn register_with_queue(
@@ -59,7 +68,7 @@ fn publish(hub: &mut Hub, id: ClientId, content: &str) {
 
 fn whisper(hub: &mut Hub, id: ClientId, to: &str, content: &str) {
     hub.handle(
-        Event::Whisper { id, to: to.to_owned(), content: content.to_owned(), reference: None },
+        Event::Whisper { id, to: recipient(to), content: content.to_owned(), reference: None },
         now(),
     );
 }
@@ -155,7 +164,7 @@ fn private_messages_keep_their_place_among_public_ones() {
 fn all_private_messages_of_a_turn_are_one_entry() {
     let mut hub = hub(&[]);
     let mut ann = register(&mut hub, 1, "Ann", "r");
-    let mut bob = register_with_queue(&mut hub, 2, Nickname::Chosen("Bob".into()), "r", 1);
+    let mut bob = register_with_queue(&mut hub, 2, chosen("Bob"), "r", 1);
     hub.flush(now());
     received(&mut ann);
     received(&mut bob);
@@ -178,7 +187,7 @@ fn all_private_messages_of_a_turn_are_one_entry() {
 fn a_member_whose_queue_is_full_is_dropped_with_1013_without_a_gap() {
     let mut hub = hub(&[]);
     let mut ann = register(&mut hub, 1, "Ann", "r");
-    let mut slow = register_with_queue(&mut hub, 2, Nickname::Chosen("slow".into()), "r", 2);
+    let mut slow = register_with_queue(&mut hub, 2, chosen("slow"), "r", 2);
     hub.flush(now());
     received(&mut ann);
     let (greeting, _) = entries(&mut slow);
@@ -270,7 +279,7 @@ fn the_leaves_of_many_full_queues_are_one_entry() {
     let mut ann = register(&mut hub, 1, "Ann", "r");
     // Each queue has space for its greeting, the turn's join notices and one more entry.
     let slow: Vec<WriterEnd> = (2..50)
-        .map(|id| register_with_queue(&mut hub, id, Nickname::Chosen(format!("s{id}")), "r", 2))
+        .map(|id| register_with_queue(&mut hub, id, chosen(&format!("s{id}")), "r", 2))
         .collect();
     hub.flush(now());
     received(&mut ann);
@@ -341,7 +350,7 @@ fn a_room_whose_members_are_all_absent_gives_way() {
 fn a_guest_whose_name_is_taken_gets_the_next_one() {
     let mut hub = hub(&[]);
     let mut names = Vec::new();
-    let writer_ends: Vec<WriterEnd> = [35, 35, 35, u32::MAX, u32::MAX]
+    let writer_ends: Vec<WriterEnd> = [32, 32, 32, u32::MAX, u32::MAX]
         .into_iter()
         .enumerate()
         .map(|(i, start)| {
@@ -352,8 +361,20 @@ fn a_guest_whose_name_is_taken_gets_the_next_one() {
     for mut writer_end in writer_ends {
         names.push(entries(&mut writer_end).0[0][0]["user"].as_str().unwrap().to_owned());
     }
-    assert_eq!(names[..3], ["guest-000z", "guest-0010", "guest-0011"]);
+    assert_eq!(names[..3], ["guest-222z", "guest-2232", "guest-2233"]);
     assert_ne!(names[3], names[4]);
+}
+
+#[test]
+fn a_guest_gets_no_name_that_is_taken_or_looks_like_one() {
+    let mut hub = hub(&[]);
+    // The second looks like guest-2223: its first letter is the phonetic alphabet's.
+    for (id, name) in [(1, "GUEST-2222"), (2, "\u{261}uest-2223")] {
+        register(&mut hub, id, name, "r");
+    }
+    let mut guest = register_with_queue(&mut hub, 3, Nickname::Guest(0), "r", 16);
+    hub.flush(now());
+    assert_eq!(received(&mut guest), ["welcome guest-2224", "join guest-2224"]);
 }
 
 #[test]
@@ -375,7 +396,7 @@ fn a_stop_delivers_the_turn_closes_everyone_and_refuses_newcomers() {
 /// Lets a crowd of 200 join, each member in a turn of its own. Its own join notice comes at once.
 fn crowd(hub: &mut Hub) -> Vec<WriterEnd> {
     let join = |id| {
-        let name = Nickname::Chosen(format!("m{id}"));
+        let name = chosen(&format!("m{id}"));
         let mut member = register_with_queue(hub, id, name, "r", 256);
         hub.flush(now());
         assert_eq!(received(&mut member), [format!("welcome m{id}"), format!("join m{id}")]);
@@ -447,7 +468,7 @@ fn a_frame_of_any_length_has_the_right_header() {
 fn a_member_that_missed_something_is_closed_with_1013_at_a_stop() {
     let mut hub = hub(&[]);
     let _ann = register(&mut hub, 1, "Ann", "r");
-    let slow = register_with_queue(&mut hub, 2, Nickname::Chosen("slow".into()), "r", 1);
+    let slow = register_with_queue(&mut hub, 2, chosen("slow"), "r", 1);
     hub.flush(now());
     publish(&mut hub, 1, "fits");
     hub.flush(now());
@@ -527,8 +548,8 @@ fn a_long_turn_is_split_into_bounded_entries() {
 #[test]
 fn an_entry_may_hold_as_much_again_for_its_member_alone() {
     let mut hub = hub(&[]);
-    let mut ann = register_with_queue(&mut hub, 1, Nickname::Chosen("Ann".to_owned()), "r", 256);
-    let _bob = register_with_queue(&mut hub, 2, Nickname::Chosen("Bob".to_owned()), "r", 256);
+    let mut ann = register_with_queue(&mut hub, 1, chosen("Ann"), "r", 256);
+    let _bob = register_with_queue(&mut hub, 2, chosen("Bob"), "r", 256);
     hub.flush(now());
     entries(&mut ann);
     let content = "x".repeat(1000);
@@ -554,8 +575,10 @@ fn no_server_message_is_longer_than_the_longest_of_a_client() {
     const CONTENT_BYTES_MAX: usize = 1000;
     let mut hub = hub(&["--max-message-bytes=1000"]);
     let (ann, bob) = ("\u{10000}".repeat(32), "\u{10001}".repeat(32));
-    let mut writer_end = register(&mut hub, 1, &ann, &"r".repeat(64));
-    let _bob = register(&mut hub, 2, &bob, &"r".repeat(64));
+    // Four bytes each.
+    let room = "\u{10000}".repeat(64);
+    let mut writer_end = register(&mut hub, 1, &ann, &room);
+    let _bob = register(&mut hub, 2, &bob, &room);
     hub.flush(now());
     entries(&mut writer_end);
     // In JSON, each of these bytes takes six.
@@ -565,7 +588,7 @@ fn no_server_message_is_longer_than_the_longest_of_a_client() {
         now(),
     );
     hub.flush(now());
-    hub.handle(Event::Whisper { id: 1, to: bob, content, reference }, now());
+    hub.handle(Event::Whisper { id: 1, to: recipient(&bob), content, reference }, now());
     hub.flush(now());
     let (taken, _) = writer_end.take();
     assert_eq!(taken.len(), 2);

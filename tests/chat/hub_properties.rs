@@ -10,6 +10,7 @@ use parlour::chat::outbox;
 use parlour::chat::write_half::{Status, SweepQueue, WriterEnd};
 use parlour::protocol::close::CloseReason;
 use parlour::protocol::message::{ErrorCode, ErrorReply};
+use parlour::protocol::name::{Name, Recipient};
 use parlour::protocol::session::Session;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
@@ -218,6 +219,7 @@ impl Harness {
             }
             Some(to) => {
                 self.model.whisper(id, &to, &content, &reference);
+                let to = Recipient::parse(to).unwrap();
                 self.handle(Event::Whisper { id: id as u64, to, content, reference });
             }
         }
@@ -249,7 +251,7 @@ impl Harness {
         let session = |secret| Session::parse(&hex(secret)).unwrap();
         let epoch = |life| self.epochs.get(&life).cloned().unwrap_or_else(|| "another".to_owned());
         let request = JoinRequest {
-            name: Nickname::Chosen(join.name),
+            name: Nickname::Chosen(Name::parse(&join.name).unwrap()),
             room: join.room,
             session: session(join.fresh),
             claim: claim.map(session),

@@ -206,6 +206,7 @@ fn each_bad_message_has_its_error_code_and_the_connection_stays_open() {
         (r#"{"type":"welcome"}"#, "unknown_type"),
         (r#"{"type":"public","content":""}"#, "empty_content"),
         (r#"{"type":"public","content":" \t\n\u2003"}"#, "empty_content"),
+        (r#"{"type":"public","content":"\u2800 \u200d\u3164\ufe0f"}"#, "empty_content"),
         (r#"{"type":"private","to":"","content":"x"}"#, "no_such_user"),
     ];
     for (text, code) in cases {
@@ -226,9 +227,10 @@ fn each_bad_message_has_its_error_code_and_the_connection_stays_open() {
 fn escapes_do_not_count_towards_the_longest_content() {
     let server = TestServer::start(&["--max-message-bytes", "100"]);
     let mut ann = Client::join(&server, "Ann");
-    let escaped = r"\u0001".repeat(100);
+    // Control characters, and one that can be seen.
+    let escaped = r"\u0001".repeat(99) + r"\u0078";
     ann.send_text(&format!(r#"{{"type":"public","content":"{escaped}"}}"#));
-    assert_eq!(ann.next()["content"], "\u{1}".repeat(100));
+    assert_eq!(ann.next()["content"], "\u{1}".repeat(99) + "x");
 }
 
 #[test]

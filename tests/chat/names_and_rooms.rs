@@ -63,18 +63,92 @@ fn bad_names_are_refused_with_4400() {
 #[test]
 fn bad_rooms_are_refused_with_4400() {
     let server = TestServer::start(&[]);
-    for room in ["", "a+b", "caf%C3%A9", "a.b", "%FF", &"r".repeat(65)] {
+    for room in ["", "a+b", "a.b", "%F0%9F%A6%80", "a%E2%80%8Db", "%FF", &"r".repeat(65)] {
         assert_eq!(
             refused(&server, &format!("room={room}")),
             (4400, "invalid_room".to_owned()),
             "{room}"
         );
     }
-    for room in ["a", "A-z_0", &"r".repeat(64)] {
+    let longest = "r".repeat(64);
+    for (typed, room) in
+        [("a", "a"), ("A-z_0", "a-z_0"), ("caf%C3%A9", "café"), (&longest, &longest)]
+    {
         assert_has(
-            &Client::connect(&server, &format!("room={room}")).next(),
+            &Client::connect(&server, &format!("room={typed}")).next(),
             json!({"type": "welcome", "room": room}),
         );
+    }
+}
+
+#[test]
+fn a_room_is_one_however_it_is_written() {
+    let server = TestServer::start(&[]);
+    let rooms = [
+        ("rust", vec!["Rust", "RUST", "%EF%BC%B2ust", "+rust+"]),
+        ("café", vec!["CAF%C3%89", "cafe%CC%81"]),
+        ("lobby", vec!["Lobby"]),
+        // A Persian word with and without its non-joiner.
+        ("علیرضا", vec!["%D8%B9%D9%84%DB%8C%E2%80%8C%D8%B1%D8%B6%D8%A7"]),
+    ];
+    for (room, spellings) in rooms {
+        let mut ann = Client::connect(&server, &format!("name=Ann&room={room}"));
+        assert_has(&ann.next(), json!({"type": "welcome", "room": room}));
+        assert_has(&ann.next(), json!({"type": "join", "user": "Ann", "room": room}));
+        for (number, spelling) in spellings.into_iter().enumerate() {
+            let name = format!("Ben{number}");
+            let mut ben = Client::connect(&server, &format!("name={name}&room={spelling}"));
+            assert_has(&ben.next(), json!({"type": "welcome", "room": room}));
+            assert_has(&ann.next(), json!({"type": "join", "user": name, "room": room}));
+            ben.close();
+            assert_has(&ann.next(), json!({"type": "leave", "user": name, "room": room}));
+        }
+    }
+}
+
+#[test]
+fn a_refusal_names_the_member_whose_name_it_is_or_looks_like() {
+    let server = TestServer::start(&[]);
+    let _bob = Client::join(&server, "Bob");
+    let cases = [
+        ("Bob", "that name is taken by Bob: choose another"),
+        ("BOB", "that name is taken by Bob: choose another"),
+        ("%EF%BC%A2ob", "that name is taken by Bob: choose another"),
+        // A Cyrillic capital, and a digit.
+        ("%D0%92ob", "that name looks like Bob's: choose another"),
+        ("B0b", "that name looks like Bob's: choose another"),
+    ];
+    for (name, advice) in cases {
+        let mut client = Client::connect(&server, &format!("name={name}"));
+        let error = json!({"type": "error", "code": "name_taken", "content": advice});
+        assert_has(&client.next(), error);
+        assert_eq!(client.closed(), (4409, "name_taken".to_owned()));
+    }
+    // Nobody there looks like these.
+    for name in ["Bobo", "%D0%91%D0%BE%D0%B1"] {
+        assert_eq!(Client::connect(&server, &format!("name={name}")).next()["type"], "welcome");
+    }
+    assert_eq!(Client::connect(&server, "name=B0b&room=other").next()["type"], "welcome");
+}
+
+#[test]
+fn a_private_message_reaches_the_same_name_and_not_one_that_looks_like_it() {
+    let server = TestServer::start(&[]);
+    let mut renee = Client::connect(&server, "name=Ren%C3%A9e");
+    renee.next_of("welcome");
+    let mut zoe = Client::join(&server, "Zoe");
+    for to in ["Renée", "RENE\u{301}E", "\u{3000}ren\u{200D}ée ", "Ｒenée"] {
+        zoe.send(json!({"type": "private", "to": to, "content": "psst"}));
+        for client in [&mut zoe, &mut renee] {
+            let private = client.next_of("private");
+            assert_has(&private, json!({"user": "Zoe", "to": "Renée", "content": "psst"}));
+        }
+    }
+    // A Cyrillic е; another letter; nothing; and one longer than any name.
+    for to in ["Rеnée", "Rende", "", &"Renée".repeat(1000)] {
+        zoe.send(json!({"type": "private", "to": to, "content": "psst", "ref": "1"}));
+        let error = json!({"type": "error", "code": "no_such_user", "ref": "1"});
+        assert_has(&zoe.next(), error);
     }
 }
 
@@ -90,12 +164,15 @@ fn a_name_belongs_to_one_member_of_a_room_whatever_its_case() {
         );
     }
     // Σ has two lower-case forms, and ß has none in upper case.
-    let _odysseus = Client::connect(&server, "name=%CE%9F%CE%94%CE%A5%CE%A3");
+    let mut odysseus = Client::connect(&server, "name=%CE%9F%CE%94%CE%A5%CE%A3");
+    odysseus.next_of("welcome");
     assert_eq!(refused(&server, "name=%CE%BF%CE%B4%CF%85%CF%82").0, 4409);
-    let _street = Client::connect(&server, "name=STRA%E1%BA%9EE");
+    let mut street = Client::connect(&server, "name=STRA%E1%BA%9EE");
+    street.next_of("welcome");
     assert_eq!(refused(&server, "name=stra%C3%9Fe").0, 4409);
     // A sun, with and without the mark that shows it in colour.
-    let _sun = Client::connect(&server, "name=%E2%98%80%EF%B8%8F");
+    let mut sun = Client::connect(&server, "name=%E2%98%80%EF%B8%8F");
+    sun.next_of("welcome");
     assert_eq!(refused(&server, "name=%E2%98%80").0, 4409);
     Client::join_room(&server, "Ann", "elsewhere");
     ann.close();

@@ -10,6 +10,7 @@ use parlour::chat::inbox::{Event, JoinRequest, Newcomer, Nickname, Resume};
 use parlour::chat::outbox;
 use parlour::chat::write_half::{SweepQueue, WriterEnd};
 use parlour::protocol::close::CloseReason;
+use parlour::protocol::name::{Name, Recipient};
 use parlour::protocol::session::Session;
 use serde_json::Value;
 
@@ -71,7 +72,7 @@ impl TestHub {
     ) -> Connection {
         let (outbox, _reader_end, writer_end) = outbox::channel(64, u64::MAX, &SweepQueue::new());
         let request = JoinRequest {
-            name: Nickname::Chosen(name.to_owned()),
+            name: Nickname::Chosen(Name::parse(name).unwrap()),
             room: room.to_owned(),
             session: Session::random().unwrap(),
             claim: claim.map(|hex| Session::parse(hex).unwrap()),
@@ -87,8 +88,8 @@ impl TestHub {
     }
 
     fn whisper(&mut self, connection: &Connection, to: &str, content: &str, reference: &str) {
-        let (to, content, reference) =
-            (to.to_owned(), content.to_owned(), Some(reference.to_owned()));
+        let to = Recipient::parse(to.to_owned()).unwrap();
+        let (content, reference) = (content.to_owned(), Some(reference.to_owned()));
         self.handle(Event::Whisper { id: connection.id, to, content, reference });
     }
 
@@ -237,6 +238,48 @@ fn a_session_takes_its_place_from_a_connection_that_seems_alive() {
         ["welcome Bob", "public before", "public after"],
         "the name as it was first shown"
     );
+}
+
+#[test]
+fn a_name_is_taken_as_long_as_its_owner_may_come_back_and_never_by_itself() {
+    let mut hub = TestHub::new(&[]);
+    let (mut ann, mut bob) = ann_and_bob(&mut hub);
+    // The second has a Cyrillic capital; both are Bob's.
+    let alike = ["BOB", "\u{412}ob"];
+    let mut id = 10;
+    for is_absent in [false, true] {
+        if is_absent {
+            hub.cut(&bob);
+        }
+        for name in alike {
+            id += 1;
+            let mut other = hub.join(id, name);
+            hub.flush();
+            assert_eq!(other.receive(), ["error name_taken "], "{name}");
+        }
+        for name in alike {
+            if is_absent {
+                hub.cut(&bob);
+            }
+            id += 1;
+            let mut again = hub.join_again(id, name, Some(bob.session()), None);
+            hub.flush();
+            assert_eq!(again.receive(), ["welcome Bob"], "{name}");
+            assert_eq!(again.session(), bob.session());
+            bob = again;
+        }
+    }
+    assert_eq!(ann.receive(), [""; 0], "nobody was notified of Bob");
+    hub.cut(&bob);
+    hub.wait(GRACE);
+    assert_eq!(ann.receive(), ["leave Bob"]);
+    let mut other = hub.join(100, alike[1]);
+    hub.flush();
+    assert_eq!(other.receive(), ["welcome \u{412}ob", "join \u{412}ob"]);
+    // Now the name is the other one's.
+    let mut late = hub.join_again(101, "Bob", Some(bob.session()), None);
+    hub.flush();
+    assert_eq!(late.receive(), ["error name_taken "]);
 }
 
 #[test]

@@ -16,8 +16,10 @@ use parlour::config::Config;
 use parlour::http::request::{HEAD_BYTES_MAX, HEADERS_MAX, HeadError, parse_head};
 use parlour::http::upgrade::{join_request, upgrade};
 use parlour::protocol::close::CloseReason;
+use parlour::protocol::fold::{FOLDED_BYTES_MAX, fold};
 use parlour::protocol::message::{BadMessage, REFERENCE_BYTES_MAX, Request};
-use parlour::protocol::name::{NAME_CHARS_MAX, ROOM_BYTES_MAX, parse_name, parse_room};
+use parlour::protocol::name::{NAME_CHARS_MAX, Name, ROOM_CHARS_MAX, parse_room};
+use parlour::protocol::visible::{can_be_seen, is_legible};
 
 use crate::echo;
 
@@ -41,11 +43,16 @@ pub fn query(data: &[u8]) {
     let query = String::from_utf8_lossy(data);
     match join_request(&query) {
         Ok(request) => {
-            assert!((1..=ROOM_BYTES_MAX).contains(&request.room.len()));
+            assert!((1..=ROOM_CHARS_MAX).contains(&request.room.chars().count()));
+            assert_eq!(fold(&request.room), request.room);
             assert_eq!(parse_room(&request.room), Ok(request.room));
             if let Nickname::Chosen(name) = request.name {
-                assert!((1..=NAME_CHARS_MAX).contains(&name.chars().count()));
-                assert_eq!(parse_name(&name), Ok(name));
+                let Name { shown, key, skeleton } = &name;
+                assert!((1..=NAME_CHARS_MAX).contains(&shown.chars().count()));
+                assert!(is_legible(shown) && can_be_seen(shown));
+                assert!(!key.is_empty() && !skeleton.is_empty());
+                assert_eq!(fold(key), **key);
+                assert_eq!(Name::parse(shown), Ok(name));
             }
         }
         Err(reason) => {
@@ -73,14 +80,15 @@ pub fn json(data: &[u8]) {
             return;
         }
     };
-    assert!(!content.trim().is_empty() && content.len() <= CONTENT_BYTES_MAX);
+    assert!(can_be_seen(&content) && content.len() <= CONTENT_BYTES_MAX);
+    assert!(to.as_ref().is_none_or(|to| to.key.len() <= NAME_CHARS_MAX * FOLDED_BYTES_MAX));
     // Another parser reads the same, unless it rejects a number or a depth in fields that parlour
     // ignores.
     if let Ok(value) = value {
         assert_eq!(value["type"], kind);
         assert_eq!(value["content"], content);
         assert_eq!(value["ref"].as_str(), reference.as_deref());
-        assert!(to.is_none_or(|to| value["to"] == to));
+        assert!(to.is_none_or(|to| value["to"] == to.typed));
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use parlour::protocol::close::CloseReason;
-use parlour::protocol::name::fold_case;
+use parlour::protocol::fold::{fold, skeleton};
 use serde_json::{Value, json};
 
 /// Maximum number of private messages that wait for an absent member.
@@ -117,6 +117,16 @@ impl Room {
         self.public.len() as u64
     }
 
+    /// Returns the key of the member that has this name, or else of one whose name looks like it.
+    fn occupant(&self, name: &str) -> Option<String> {
+        let key = fold(name);
+        if self.members.contains_key(&key) {
+            return Some(key);
+        }
+        let is_alike = |(_, member): &(_, &Member)| skeleton(&member.name) == skeleton(name);
+        self.members.iter().find(is_alike).map(|(key, _)| key.clone())
+    }
+
     /// True if the room remembers a message of this author.
     fn has_author(&self, author: &Author, history: usize) -> bool {
         let mut public = self.public.iter().rev().take(history).map(|(_, author)| author);
@@ -166,11 +176,13 @@ impl Model {
             return self.refuse(id, CloseReason::RoomLimit);
         }
         let room = self.rooms.get_mut(&join.room).unwrap();
-        let key = fold_case(&join.name);
-        let own = room.members.get(&key).is_some_and(|member| Some(member.secret) == join.claim);
-        if !own && room.members.contains_key(&key) {
+        let occupant = room.occupant(&join.name);
+        let is_own = |occupant: &String| Some(room.members[occupant].secret) == join.claim;
+        let own = occupant.as_ref().is_some_and(is_own);
+        if !own && occupant.is_some() {
             return self.refuse(id, CloseReason::NameTaken);
         }
+        let key = occupant.unwrap_or_else(|| fold(&join.name));
         room.empty_since = None;
         let mut kept = Vec::new();
         if own {
@@ -296,7 +308,7 @@ impl Model {
         let room = self.rooms.get_mut(&name).unwrap();
         let (user, secret) = (room.members[&key].name.clone(), room.members[&key].secret);
         let author = Author { key, secret };
-        let target = fold_case(to);
+        let target = fold(to);
         let known = Known { to: Some(target.clone()), content: content.to_owned(), number: 0 };
         let arrived = room
             .known(secret, reference, self.history)

@@ -6,8 +6,9 @@ use proptest::prelude::*;
 
 /// How many people there are in a case.
 pub const PEOPLE: usize = 4;
-/// Names: mostly each person has its own. The last two collide with others.
-pub const NAMES: [&str; 6] = ["Ann", "Bob", "Cas", "Dan", "ANN", "bob"];
+/// Names: mostly each person has its own. Two are the same as others, and two look like others:
+/// they have Cyrillic letters.
+pub const NAMES: [&str; 8] = ["Ann", "Bob", "Cas", "Dan", "ANN", "bob", "\u{412}ob", "C\u{430}s"];
 /// Rooms. Most steps happen in the first.
 pub const ROOMS: [&str; 3] = ["r", "s", "t"];
 /// How a connection can end, as its reader reports it.

@@ -28,7 +28,7 @@ fn public(content: &str) -> Value {
 fn the_most_that_a_server_sends_is_within_all_bounds() {
     let read = |bytes: usize| Config::read(["parlour", "--max-message-bytes", &bytes.to_string()]);
     assert!(read(CONTENT_BYTES_MAX).is_ok() && read(CONTENT_BYTES_MAX + 1).is_err());
-    let (name, room) = ("\u{1F600}".repeat(32), "r".repeat(64));
+    let (name, room) = ("\u{1F600}".repeat(32), "\u{10000}".repeat(64));
     let public = ServerMessage::Public {
         user: &name,
         content: &"\u{1}".repeat(CONTENT_BYTES_MAX),
@@ -67,9 +67,10 @@ fn the_most_that_a_server_sends_is_within_all_bounds() {
 #[test]
 fn more_than_that_ends_the_chat() {
     let long = "x".repeat(65);
-    for field in ["session", "epoch", "room"] {
+    for field in ["session", "epoch"] {
         assert!(excess(&welcome(json!({field: long}))).contains("64 bytes"), "{field}");
     }
+    assert!(excess(&welcome(json!({"room": long}))).contains("64 characters"));
     let crowd = vec!["x"; MEMBERS_MAX + 1];
     assert!(excess(&welcome(json!({"users": crowd}))).contains("members"));
     let content = "x".repeat(CONTENT_BYTES_MAX + 1);

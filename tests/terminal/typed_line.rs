@@ -15,6 +15,9 @@ fn a_typed_line_is_a_message_or_a_command() {
     assert_eq!(typed("/msg Bob Smithers hello"), private("Bob", "Smithers hello"));
     assert_eq!(typed("/msg Eve hello"), private("Eve", "hello"));
     assert_eq!(typed("/msg İpek x"), private("İpek", "x"));
+    // The same names, typed in another way.
+    assert_eq!(typed("/msg BOB  \u{A0}smith hi"), private("BOB  \u{A0}smith", "hi"));
+    assert_eq!(typed("/msg i\u{307}PEK x"), private("i\u{307}PEK", "x"));
     for invalid in
         ["/msg", "/msg Bob", "/msg Bob ", "/mgs Bob secret", "/", "/ msg Bob x", "/quitting"]
     {

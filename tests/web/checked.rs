@@ -131,11 +131,14 @@ fn a_seat_is_kept_field_by_field() {
         ("seat({ later: {} })", whole),
         // Nothing can be used without a name and a room, which are short.
         (
-            "['name', 'room'].flatMap((key) =>
-               [undefined, null, 7, {}, [], 'x'.repeat(65)].map((value) => seat({ [key]: value })))
+            "[['name', 65], ['room', 129]].flatMap(([key, units]) =>
+               [undefined, null, 7, {}, [], 'x'.repeat(units)]
+                 .map((value) => seat({ [key]: value })))
                .filter(Boolean)",
             json!([]),
         ),
+        // The longest name of a room.
+        ("seat({ room: '𐐷'.repeat(64) }).room === '𐐷'.repeat(64)", json!(true)),
         // Half a session is none.
         (
             "['session', 'epoch'].flatMap((key) =>
