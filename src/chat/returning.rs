@@ -59,8 +59,9 @@ impl Returning {
             return Some(event);
         }
         let (id, bytes) = match &event {
-            Event::Publish { id, content, .. } | Event::Whisper { id, content, .. } => {
-                (id, content.len())
+            Event::Publish { id, content, .. } => (id, content.len()),
+            Event::Whisper { id, to, content, .. } => {
+                (id, to.typed.len() + to.key.len() + content.len())
             }
             Event::Invalid { id, .. } | Event::Slowed { id } | Event::CaughtUp { id } => (id, 0),
             _ => return Some(event),

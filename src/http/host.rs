@@ -17,15 +17,25 @@ use super::proxy;
 use super::request_line::quoted;
 use super::response::{self, Response};
 use super::rules::host_name;
-use crate::config::AllowedHost;
+use crate::config::{AllowedHost, normal_host};
+use crate::protocol::address::Address;
 
-/// Returns the names that a listener answers to, apart from those of loopback: `allowed`, or every
-/// name if other machines can reach its `address`.
-pub fn served_by(address: io::Result<SocketAddr>, allowed: &[AllowedHost]) -> Vec<AllowedHost> {
-    match address {
-        Ok(address) if !address.ip().to_canonical().is_loopback() => vec![AllowedHost::Any],
-        _ => allowed.to_vec(),
+/// Returns the names that a listener answers to, apart from those of loopback: `allowed`, and the
+/// name by which its owner chose it, in `listen`. Or every name if other machines can reach its
+/// `address`.
+pub fn served_by(
+    address: io::Result<SocketAddr>,
+    listen: &str,
+    allowed: &[AllowedHost],
+) -> Vec<AllowedHost> {
+    if address.is_ok_and(|address| !address.ip().to_canonical().is_loopback()) {
+        return vec![AllowedHost::Any];
     }
+    let own = Address::parse_listen(listen).ok().and_then(|address| {
+        let host = address.authority.rsplit_once(':').map_or(&*address.authority, |(host, _)| host);
+        normal_host(host).map(AllowedHost::Only)
+    });
+    allowed.iter().cloned().chain(own).collect()
 }
 
 /// True if a request of `peer` with these headers may be answered: it asks by a name of loopback,

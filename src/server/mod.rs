@@ -167,12 +167,13 @@ impl Server {
         METRICS.connections_max.with_label_values(&[limit]).set(clients as i64);
         if let Some(listener) = self.metrics_listener {
             let config = self.config.clone();
-            let hosts = host::served_by(listener.local_addr(), &config.allow_host);
+            let listen = config.metrics_listen.as_deref().unwrap_or_default();
+            let hosts = host::served_by(listener.local_addr(), listen, &config.allow_host);
             // Not joined: a scraper that is slow to read must not delay the end.
             spawn("metrics", move || scrape::serve(listener.connections(), hosts, &config))?;
         }
         let (config, stopping) = (self.config.clone(), self.stop.stopping);
-        let hosts = host::served_by(self.listener.local_addr(), &config.allow_host);
+        let hosts = host::served_by(self.listener.local_addr(), &config.listen, &config.allow_host);
         let backlogs = Backlogs::new(stopping.clone());
         let shared = Arc::new(Shared { config, hosts, inbox, sweeps, stopping, backlogs });
         let ready = {

@@ -2,6 +2,9 @@
 
 use std::net::SocketAddr;
 
+use parlour::config::AllowedHost;
+use parlour::http::host::served_by;
+
 use crate::support::TestServer;
 use crate::support::program::{Program, command};
 use crate::support::raw::{ask, exchange, upgrade};
@@ -165,4 +168,24 @@ fn the_log_quotes_the_name_and_says_which_option_admits_it() {
                 name of loopback; if it is yours, --allow-host admits it";
     assert!(log.contains(line), "{log}");
     assert!(log.lines().all(|line| line.len() < 500), "{log}");
+}
+
+#[test]
+fn a_listener_answers_to_the_name_that_its_owner_chose() {
+    let loopback = || Ok("127.0.1.1:8080".parse().expect("an address"));
+    let only = |name: &str| AllowedHost::Only(name.to_owned());
+    for (listen, names) in [
+        ("VM:8080", vec![only("vm")]),
+        ("chat.example", vec![only("chat.example")]),
+        ("127.0.1.1:8080", vec![only("127.0.1.1")]),
+        ("[::1]:0", vec![only("[::1]")]),
+        (":8080", vec![]),
+        ("8080", vec![only("127.0.0.1")]),
+    ] {
+        let served = served_by(loopback(), listen, &[]);
+        assert!(names.iter().all(|name| served.contains(name)), "{listen}: {served:?}");
+        assert!(!served.contains(&AllowedHost::Any), "{listen}: {served:?}");
+    }
+    let elsewhere = Ok("192.0.2.1:8080".parse().expect("an address"));
+    assert_eq!(served_by(elsewhere, "vm:8080", &[]), [AllowedHost::Any]);
 }
