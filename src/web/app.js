@@ -2,7 +2,7 @@
 // from the network reaches the document as text (textContent), never as markup.
 
 import { readMessage, readName, readSeat } from './checked.js';
-import { CLOSE, Conversation, Reconnection, parseTyped } from './conversation.js';
+import { CLOSE, Conversation, Reconnection, fold, parseTyped } from './conversation.js';
 import { language, texts } from './texts.js';
 
 const ROOM_DEFAULT = 'lobby';
@@ -152,6 +152,7 @@ function received(message) {
 function welcomed() {
   connection.steady = setTimeout(() => { reconnection.attempts = 0; }, STEADY_MS);
   showStatus('');
+  showRoom();
   // A screen reader should not read out the history.
   $('live').setAttribute('aria-live', 'off');
   remember();
@@ -342,7 +343,7 @@ function nameNode(name) {
 /** The hue of a name: its FNV-1a hash, mixed once more to spread short names over the circle. */
 function hue(name) {
   let hash = 0x811c9dc5;
-  for (const byte of new TextEncoder().encode(name.toLowerCase())) {
+  for (const byte of new TextEncoder().encode(fold(name))) {
     hash = Math.imul(hash ^ byte, 0x01000193);
   }
   hash = Math.imul(hash ^ (hash >>> 16), 0x45d9f3b);
@@ -474,7 +475,7 @@ function writeTo(name) {
 }
 
 function submit() {
-  const request = parseTyped(input.value, recipient, conversation.members.values());
+  const request = parseTyped(input.value, recipient, conversation.members);
   if (request === null) return;
   apply(conversation.post(request.to, request.content, Date.now()));
   toEnd();
@@ -653,13 +654,18 @@ function openDoor(reason = '') {
 function enter() {
   $('door').hidden = true;
   $('parlour').hidden = false;
+  showRoom();
+  reconnection.attempts = 0;
+  connect();
+  input.focus();
+}
+
+/** Shows the room as it was typed or, after the welcome, as the server calls it. */
+function showRoom() {
   $('room-name').textContent = conversation.room;
   // Relative, because a page whose address holds a password may not set an absolute one.
   history.replaceState(null, '', `?${new URLSearchParams({ room: conversation.room })}`);
   showUnread();
-  reconnection.attempts = 0;
-  connect();
-  input.focus();
 }
 
 /** Removes what was shown of another room. */
@@ -731,7 +737,7 @@ function start() {
   showUnread();
   // After a reload, the user is back in the room at once.
   const seat = recall();
-  if (seat?.room !== conversation.room) return openDoor();
+  if (!seat || !conversation.isIn(seat.room)) return openDoor();
   conversation.resume(seat);
   for (const item of conversation.unconfirmed.values()) drawUnconfirmed(item);
   enter();

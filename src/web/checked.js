@@ -76,7 +76,7 @@ const text = (max) => (value) => {
 const token = text(TOKEN_UNITS_MAX);
 const content = text(CONTENT_UNITS_MAX);
 
-/** What the user typed as a name or as a room, which the server may still refuse. */
+/** A name or a room. What the user typed as one, the server may still refuse. */
 const ownName = text(2 * NAME_CHARS_MAX);
 const room = text(2 * ROOM_CHARS_MAX);
 
@@ -116,7 +116,7 @@ const ref = optional(token);
 
 /** What is kept of each type of message. */
 const MESSAGES = new Map(Object.entries({
-  welcome: record({ user: name, users: names, epoch: token, session: token, seq: count,
+  welcome: record({ user: name, room, users: names, epoch: token, session: token, seq: count,
     history: count }),
   public: record({ user: name, content, seq: count, ref, ts: time }),
   private: record({ user: name, to: name, content, ref, ts: time }),

@@ -15,6 +15,31 @@ import { texts } from './texts.js';
 const CONFIRMATION_MS = 15_000;
 /** Private messages to keep after their confirmation, since an error about one may still follow. */
 const DELIVERED_MAX = 64;
+/** Longest text to compare with a name. The server accepts none that is longer. */
+const COMPARED_UNITS_MAX = 2112;
+/** Longest name in a text, in whatever form it is written there. */
+const NAME_UNITS_MAX = 128;
+/** Most of a message's `@` to compare with a name. */
+const MENTIONS_MAX = 100;
+
+/**
+ * Folds a name of a member or a room: names that fold to the same are the same. The twin of
+ * src/protocol/fold.rs.
+ */
+export function fold(name) {
+  const visible = name.slice(0, COMPARED_UNITS_MAX)
+    .replace(/\p{Default_Ignorable_Code_Point}/gu, '')
+    .normalize('NFKD');
+  // Turkish ı stays as it is. Its capital is that of i.
+  const letters = visible.split('ı').map(foldCase).join('ı');
+  return letters.normalize('NFKC').split(/\p{White_Space}+/u).filter(Boolean).join(' ');
+}
+
+/** Several letters of one case may share one of the other: ς and σ; ẞ, ß and ss. */
+function foldCase(letters) {
+  // At the end of a word, JavaScript writes ς.
+  return letters.toLowerCase().toUpperCase().toLowerCase().replaceAll('ς', 'σ');
+}
 
 /** What follows from an event. */
 class Effects {
@@ -122,10 +147,18 @@ export class Conversation {
     this.historyLeft = null;
   }
 
+  /** True if `room` is this room, which the server may write in another form. */
+  isIn(room) {
+    return fold(room) === fold(this.room);
+  }
+
   /** Changes the room, and forgets the last. Returns false if it is the same room. */
   moveTo(room) {
-    if (room === this.room) return false;
-    Object.assign(this, { room, membership: null, newestShown: 0, newestBeforeReload: 0 });
+    const isSame = this.isIn(room);
+    // What was typed before may be a form that the server refuses.
+    this.room = room;
+    if (isSame) return false;
+    Object.assign(this, { membership: null, newestShown: 0, newestBeforeReload: 0 });
     Object.assign(this, { publicForgotten: false, privateForgotten: false });
     this.members.clear();
     this.unconfirmed.clear();
@@ -172,21 +205,30 @@ export class Conversation {
 
   /** True if the text names this member, as in `@Ann`. */
   isMention(content) {
-    return content.toLowerCase().includes(`@${this.name.toLowerCase()}`);
+    const mention = fold(`@${this.name}`);
+    let at = content.indexOf('@');
+    for (let left = MENTIONS_MAX; left > 0 && at >= 0; left -= 1) {
+      if (fold(content.slice(at, at + NAME_UNITS_MAX)).startsWith(mention)) return true;
+      at = content.indexOf('@', at + 1);
+    }
+    return false;
   }
 
   /** Lists the other members whose names begin with `stem`. */
   completions(stem) {
-    const fits = (name) => name !== this.name && name.toLowerCase().startsWith(stem.toLowerCase());
-    return [...this.members.values()].filter(fits).sort();
+    const beginning = fold(stem);
+    if (beginning === '') return [];
+    const fits = ([key, name]) => name !== this.name && key.startsWith(beginning);
+    return [...this.members].filter(fits).map(([, name]) => name).sort();
   }
 
   #enter(welcome, effects, now) {
     this.#findLosses(welcome, effects);
-    const { user, users, epoch, session, history } = welcome;
-    this.members = new Map(users.map((name) => [name.toLowerCase(), name]));
+    const { user, room, users, epoch, session, history } = welcome;
+    this.members = new Map(users.map((name) => [fold(name), name]));
     effects.membersChanged = true;
     this.name = user;
+    this.room = room;
     this.membership = { session, epoch };
     this.historyLeft = history;
     this.#sendUnconfirmed(effects, now);
@@ -228,7 +270,7 @@ export class Conversation {
   }
 
   #join(message, effects) {
-    const key = message.user.toLowerCase();
+    const key = fold(message.user);
     // This member's own adds nothing to the welcome.
     if (this.members.has(key) || this.members.size >= MEMBERS_MAX) return;
     this.members.set(key, message.user);
@@ -237,7 +279,7 @@ export class Conversation {
   }
 
   #leave(message, effects) {
-    this.members.delete(message.user.toLowerCase());
+    this.members.delete(fold(message.user));
     effects.membersChanged = true;
     effects.toShow.push(message);
   }
@@ -386,8 +428,8 @@ export class Reconnection {
 
 /**
  * Parses what the user typed. Returns `{ to, content }`, or null if there is nothing to send.
- * Without a command it goes to `recipient`, or to everyone if that is null. `members` are the names
- * of all members of the room.
+ * Without a command it goes to `recipient`, or to everyone if that is null. `members` are those of
+ * `Conversation`.
  */
 export function parseTyped(text, recipient, members) {
   const content = text.trimEnd();
@@ -402,12 +444,11 @@ export function parseTyped(text, recipient, members) {
  * nobody has that name.
  */
 function splitRecipient(rest, members) {
-  const matches = (name) => {
-    const beginning = rest.slice(0, name.length).toLowerCase();
-    return beginning === name.toLowerCase() && /^\s/.test(rest.slice(name.length));
-  };
-  const longest = [...members].filter(matches).sort((a, b) => b.length - a.length)[0];
-  const to = longest ?? /^\S+(?=\s)/.exec(rest)?.[0];
-  const content = to && rest.slice(to.length).trim();
-  return content ? { to, content } : null;
+  const ends = [...rest.slice(0, NAME_UNITS_MAX).matchAll(/\s+/g)].map(({ index }) => index);
+  const longest = ends.reverse().find((end) => members.has(fold(rest.slice(0, end))));
+  const end = longest ?? rest.search(/\s/);
+  if (end <= 0) return null;
+  const typed = rest.slice(0, end);
+  const content = rest.slice(end).trim();
+  return content ? { to: members.get(fold(typed)) ?? typed, content } : null;
 }

@@ -36,8 +36,8 @@ fn a_message_is_kept_with_its_known_fields() {
     check([
         (
             "message(WELCOME)",
-            json!({"type": "welcome", "user": "Ann", "users": ["Ann", "Bob"], "epoch": "e",
-                "session": "s", "seq": 2, "history": 1}),
+            json!({"type": "welcome", "user": "Ann", "room": "r", "users": ["Ann", "Bob"],
+                "epoch": "e", "session": "s", "seq": 2, "history": 1}),
         ),
         (
             "message({ ...PUBLIC, later: {} })",
@@ -89,6 +89,7 @@ fn any_other_message_is_ignored() {
         ("message({ ...PUBLIC, ts: 8.64e15 + 2 })", json!(null)),
         ("message({ ...PUBLIC, content: 'x'.repeat(2 ** 20 + 1) })", json!(null)),
         ("message({ ...WELCOME, session: 's'.repeat(65) })", json!(null)),
+        ("message({ ...WELCOME, room: 'r'.repeat(129) })", json!(null)),
         ("readMessage(JSON.stringify(PUBLIC) + ' '.repeat(2 ** 23))", json!(null)),
         ("readMessage('['.repeat(2 ** 22))", json!(null)),
         (

@@ -1,5 +1,7 @@
 //! The page's `conversation.js` alone, in a browser: what it shows, sends, and sends again.
 
+use parlour::protocol::fold::fold;
+use parlour::protocol::visible::is_legible;
 use serde_json::{Value, json};
 
 use crate::support::TestServer;
@@ -7,7 +9,7 @@ use crate::support::browser::Browser;
 
 /// Ann in room `r`, whose references begin with `a-`, and short names for what happens to her.
 const ANN: &str = "
-    const { Conversation, Reconnection, parseTyped } = await import('./conversation.js');
+    const { Conversation, Reconnection, fold, parseTyped } = await import('./conversation.js');
     const { texts } = await import('./texts.js');
     const words = Object.entries({ ...texts, ...texts.errors });
     const key = (text) => words.find(([, each]) => each === text)?.[0] ?? text;
@@ -15,8 +17,8 @@ const ANN: &str = "
     let ann = start();
     let now = 1000;
     const receive = (message) => ann.receive({ ts: 1, ...message }, now);
-    const welcome = (epoch, session, seq, history) => receive(
-      { type: 'welcome', user: 'Ann', users: ['Ann', 'Bob'], epoch, session, seq, history });
+    const welcome = (epoch, session, seq, history, room = 'r') => receive(
+      { type: 'welcome', user: 'Ann', room, users: ['Ann', 'Bob'], epoch, session, seq, history });
     const message = (seq, user, ref) => receive({ type: 'public', user, content: 'x', seq, ref });
     const whisper = (user, to, ref) => receive({ type: 'private', user, to, content: 'x', ref });
     const say = (content, to = null) => ann.post(to, content, now);
@@ -27,7 +29,9 @@ const ANN: &str = "
       .map(({ message, failed }) => `${message.content}: ${key(failed)}`).join();
     const unconfirmed = () => [...ann.unconfirmed.keys()].join();
     const read = (text, recipient = null) => {
-      const request = parseTyped(text, recipient, ['Bob', 'Bob Smith', 'İpek', 'ann']);
+      const members = ['Bob', 'Bob Smith', 'İpek', 'ann', 'Straße'];
+      const byKey = new Map(members.map((name) => [fold(name), name]));
+      const request = parseTyped(text, recipient, byKey);
       return request && [request.to, request.content];
     };
     const reconnection = new Reconnection(now);
@@ -270,6 +274,23 @@ fn a_reload_goes_on_and_another_room_starts_over() {
              return [...same, ...other];",
             json!([false, "a-1", true, "", "name=Ann&room=other"]),
         ),
+        (
+            "the room in another form, and as the server calls it",
+            "ann.moveTo('Rust');
+             say('kept');
+             const asked = String(ann.query());
+             const again = sent(welcome('e', 's', 0, 0, 'rust'));
+             const { room } = ann.toSeat();
+             const same = ann.moveTo(' ＲＵＳＴ') || unconfirmed();
+             return [asked, again, room, same, String(ann.query())];",
+            json!([
+                "name=Ann&room=Rust",
+                "a-1",
+                "rust",
+                "a-1",
+                "name=Ann&room=+%EF%BC%B2%EF%BC%B5%EF%BC%B3%EF%BC%B4&session=s&epoch=e&since=0"
+            ]),
+        ),
     ]);
 }
 
@@ -288,6 +309,12 @@ fn what_the_user_writes_is_for_everyone_or_for_one_member() {
             json!([["Bob Smith", "hello there"], ["Bob", "Smithers hello"], ["İpek", "x\ny"]]),
         ),
         (
+            "in whatever form it is typed",
+            "return ['STRASSE x', 'ＢＯＢ\u{A0} smith\u{2009} x', 'i\u{307}pek x', 'Strase x']
+               .map((rest) => read(`/msg ${rest}`));",
+            json!([["Straße", "x"], ["Bob Smith", "x"], ["İpek", "x"], ["Strase", "x"]]),
+        ),
+        (
             "or somebody who is not there, which the server says",
             "return [read('/msg Eve hello', 'Bob'), read('/msg Bob')];",
             json!([["Eve", "hello"], null]),
@@ -295,16 +322,91 @@ fn what_the_user_writes_is_for_everyone_or_for_one_member() {
         (
             "names are completed whatever their case, one's own is not",
             "welcome('e', 's', 0, 0);
-             ann.members.set('bo', 'bo').set('annabel', 'Annabel');
-             return ['b', 'BO', 'ann', 'x'].map((stem) => ann.completions(stem).join());",
-            json!(["Bob,bo", "Bob,bo", "Annabel", ""]),
+             for (const user of ['bo', 'Annabel', 'Straße', 'José']) receive({ type: 'join', user });
+             return ['b', 'BO', 'ann', 'x', 'ＢＯ', 'STRAS', 'jose\u{301}', '\u{200D}']
+               .map((stem) => ann.completions(stem).join());",
+            json!(["Bob,bo", "Bob,bo", "Annabel", "", "Bob,bo", "Straße", "José", ""]),
         ),
         (
             "mentions",
             "return ['@ann: hi', 'ann', '@Bob'].map((content) => ann.isMention(content));",
             json!([true, false, false]),
         ),
+        (
+            "mentions in another form",
+            "ann.name = 'Tom Straße';
+             return ['a@b, @ＴＯＭ\u{A0} strasse!', '@ tom straße', '@tom strase']
+               .map((content) => ann.isMention(content));",
+            json!([true, false, false]),
+        ),
+        (
+            "a mention costs little in a long message",
+            "const content = '@\u{301}\u{323}'.repeat(2 ** 18) + '\u{301}\u{323}'.repeat(2 ** 17);
+             const before = performance.now();
+             return [ann.isMention(content), performance.now() - before < 5000];",
+            json!([false, true]),
+        ),
     ]);
+}
+
+/// Names, and what each is compared by. The server's `fold` is the page's twin.
+#[test]
+fn names_are_compared_as_the_server_does() {
+    let names = [
+        ("aNN", "ann"),
+        ("Ｂｏｂ", "bob"),
+        ("\u{3000}Ann \u{A0}\u{85} Lee\t", "ann lee"),
+        ("Jose\u{301}", "josé"),
+        ("A\u{302}\u{323}", "ậ"),
+        ("ﬁnal", "final"),
+        ("\u{212A}elvin", "kelvin"),
+        ("ſiſter", "sister"),
+        ("straße", "strasse"),
+        ("STRA\u{1E9E}E", "strasse"),
+        ("ΟΔΥΣΣΕΥΣ", "οδυσσευσ"),
+        ("οδυσσευς", "οδυσσευσ"),
+        ("ᾳ", "αι"),
+        ("İnci", "i\u{307}nci"),
+        ("Tarık", "tarık"),
+        ("Ꭰ", "ꭰ"),
+        ("ᲜᲘᲜᲝ", "ნინო"),
+        ("\u{1100}\u{1161}", "가"),
+        ("ｶﾞ", "ガ"),
+        ("ﻣﺮﺣﺒﺎ", "مرحبا"),
+        ("علی\u{200C}رضا", "علیرضا"),
+        ("葛\u{E0100}", "葛"),
+        ("☀\u{FE0F}", "☀"),
+        ("👩\u{200D}💻", "👩💻"),
+        ("Ann①", "ann1"),
+        ("\u{200B}", ""),
+    ];
+    for (name, folded) in names {
+        assert_eq!(fold(name), folded, "the server's form of {name:?}");
+    }
+    let typed = json!(names.map(|(name, _)| name));
+    let steps = format!("return {typed}.map(fold);");
+    check([("names", steps.leak() as &str, json!(names.map(|(_, folded)| folded)))]);
+}
+
+/// Each character in a name that both the browser and the server know.
+#[test]
+fn every_letter_is_folded_as_the_server_does() {
+    let Some(mut browser) = Browser::launch() else { return };
+    let server = TestServer::start(&[]);
+    let mut page = browser.open(&format!("http://{}/", server.address));
+    let characters: Vec<char> =
+        ('\0'..='\u{1FFFF}').filter(|c| is_legible(&format!("x{c}"))).collect();
+    let text: String = characters.iter().collect();
+    let folded = page.eval(&format!(
+        "(async () => {{ {ANN} return [...{}]
+             .map((c) => (/\\p{{Unassigned}}/u.test(c) ? null : fold(`x${{c}}x`))); }})()",
+        json!(text)
+    ));
+    let folded: Vec<Option<String>> = serde_json::from_value(folded).expect("a list of texts");
+    for (c, folded) in characters.into_iter().zip(folded) {
+        let Some(folded) = folded else { continue };
+        assert_eq!(folded, fold(&format!("x{c}x")), "U+{:04X}", u32::from(c));
+    }
 }
 
 #[test]

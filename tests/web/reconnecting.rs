@@ -173,6 +173,38 @@ fn a_reload_keeps_the_place_and_loses_no_message() {
 }
 
 #[test]
+fn the_page_follows_the_room_that_it_is_in() {
+    let Some(mut browser) = Browser::launch() else { return };
+    let server = TestServer::start(&GRACE);
+    let proxy = Proxy::start(server.address);
+    let mut witness = Client::join_room(&server, "Wit", "rust");
+    let mut ann = browser.open(&format!("http://{}/?room=Rust", proxy.address));
+    ann.join("Ann");
+    ann.wait_text("#names", "Wit");
+    let room = "[location.search, document.title, document.getElementById('room-name').textContent,
+        JSON.parse(sessionStorage.getItem('parlour-seat')).room].join(' ')";
+    assert_eq!(ann.eval(room), "?room=rust rust · parlour rust rust");
+
+    // A reload at the address that was typed loses no message, nor does a door that asks again.
+    hold_off(&proxy, &mut [&mut ann]);
+    ann.say("one");
+    ann.eval("history.replaceState(null, '', '?room=Rust')");
+    ann.reload();
+    wait_shown(&mut ann, "one");
+    assert_eq!(ann.eval(room), "?room=rust rust · parlour rust rust");
+    hold_off(&proxy, &mut [&mut ann]);
+    ann.say("two");
+    ann.click("#leave");
+    ann.eval("document.getElementById('room').value = 'RUST'");
+    ann.join("Ann");
+    wait_shown(&mut ann, "two");
+    assert_eq!(shown(&mut ann), json!(["one", "two"]));
+    assert_eq!(ann.eval(room), "?room=rust rust · parlour rust rust");
+    let received: Vec<Value> = (0..3).map(|_| witness.next()["content"].clone()).collect();
+    assert_eq!(json!(received), json!(["Ann joined", "one", "two"]), "nobody joins or leaves");
+}
+
+#[test]
 fn what_is_lost_for_good_is_shown() {
     let Some(mut browser) = Browser::launch() else { return };
     let server = TestServer::start(&["--history", "3", "--leave-grace", "1s"]);

@@ -122,8 +122,8 @@ fn what_the_page_keeps_is_bounded() {
     // A million members in a welcome, then more that join.
     receive(
         &mut page,
-        "JSON.stringify({ type: 'welcome', user: 'Ann', epoch: 'e', session: 's', seq: 0,
-           history: 0, users: Array.from({ length: 1e6 }, (_, n) => n.toString(36)) })",
+        "JSON.stringify({ type: 'welcome', user: 'Ann', room: 'r', epoch: 'e', session: 's',
+           seq: 0, history: 0, users: Array.from({ length: 1e6 }, (_, n) => n.toString(36)) })",
     );
     page.wait_text("#count", &format!("{max} here"));
     page.eval(
@@ -137,8 +137,8 @@ fn what_the_page_keeps_is_bounded() {
     // Joins without end, and long messages.
     receive(
         &mut page,
-        "JSON.stringify({ type: 'welcome', user: 'Ann', epoch: 'e', session: 's', seq: 0,
-           history: 0, users: ['Ann'] })",
+        "JSON.stringify({ type: 'welcome', user: 'Ann', room: 'r', epoch: 'e', session: 's',
+           seq: 0, history: 0, users: ['Ann'] })",
     );
     page.eval(
         "for (let n = 0; n < 450; n += 1) {
