@@ -7,7 +7,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{self, Config};
 use crate::protocol::address::Address;
-use crate::protocol::name;
+use crate::protocol::name::{self, Name};
 
 /// The program's name. Errors and notes on standard error begin with it, lines of the log do not.
 pub const PROGRAM: &str = "parlour";
@@ -125,7 +125,8 @@ fn check_addresses(config: &Config) -> Result<(), clap::Error> {
 /// # Errors
 /// Says what a nickname may be.
 pub fn parse_name(text: &str) -> Result<String, &'static str> {
-    name::parse_name(text).map_err(|reason| reason.advice().unwrap_or_default())
+    let name = Name::parse(text).map_err(|reason| reason.advice().unwrap_or_default())?;
+    Ok(name.shown.to_string())
 }
 
 /// Checks the name of a room.

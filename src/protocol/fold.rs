@@ -4,8 +4,9 @@ use unicode_normalization::UnicodeNormalization;
 
 use super::visible::is_ignorable;
 
-/// Bytes that one character can become: U+FDFA is a sentence of 18 letters and spaces.
-pub const FOLDED_BYTES_MAX: usize = 33;
+/// Bytes that one folded character takes, however it is written. Three characters of four bytes
+/// are one in some scripts.
+const WRITTEN_BYTES_MAX: usize = 12;
 /// Turkish ı, whose capital is that of i too. Unicode's case folding leaves it as it is.
 const DOTLESS_I: char = 'ı';
 
@@ -19,14 +20,14 @@ pub fn fold(text: &str) -> String {
     compose(&letters)
 }
 
-/// Folds a text that is to be the same as one of up to `chars_max` characters.
+/// Folds `text`, unless that makes more than `chars_max` characters: then it returns `None`.
 ///
-/// `None` if it is too long for that, however either of them is written. Then hardly any time was
-/// spent on it.
+/// However long the text is, hardly any time is spent on it. One that is mostly ignorable may be
+/// too long although what it folds to is not.
 pub fn fold_within(text: &str, chars_max: usize) -> Option<String> {
-    let bytes_max = chars_max * FOLDED_BYTES_MAX;
+    let bytes_max = chars_max * WRITTEN_BYTES_MAX;
     let letters = (text.len() <= bytes_max).then(|| letters(text, bytes_max))??;
-    Some(compose(&letters))
+    Some(compose(&letters)).filter(|folded| folded.chars().nth(chars_max).is_none())
 }
 
 /// Returns what names that look like `text` have in common: the skeleton of UTS #39, folded.

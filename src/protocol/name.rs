@@ -5,13 +5,14 @@ use std::sync::Arc;
 use unicode_normalization::char::is_combining_mark;
 
 use super::close::CloseReason;
-use super::fold::{fold, fold_within, skeleton};
+use super::fold::{fold_within, skeleton};
 use super::visible::is_legible;
 
 /// Longest name of a member as it is typed, in Unicode scalar values.
 pub const NAME_CHARS_MAX: usize = 32;
-/// Longest name of a room as it is folded, in Unicode scalar values.
-pub const ROOM_CHARS_MAX: usize = 64;
+/// Longest name of a member or a room as it is folded, in Unicode scalar values. A few characters
+/// fold to many: U+FDFA is a sentence of 18.
+pub const FOLDED_CHARS_MAX: usize = 64;
 /// Room of a client that names none.
 pub const ROOM_DEFAULT: &str = "lobby";
 /// Last characters of guest names. No two of them look alike: 0, 1 and m are left out, which look
@@ -33,14 +34,21 @@ impl Name {
     /// Trims and checks a member's name.
     ///
     /// # Errors
-    /// [`CloseReason::InvalidName`], as [`parse_name`].
+    /// [`CloseReason::InvalidName`] if it is empty, longer than [`NAME_CHARS_MAX`] or, folded,
+    /// [`FOLDED_CHARS_MAX`], or [not legible](is_legible).
     pub fn parse(text: &str) -> Result<Name, CloseReason> {
-        let shown: Arc<str> = parse_name(text)?.into();
+        let name = text.trim();
+        let is_too_long = name.chars().nth(NAME_CHARS_MAX).is_some();
+        if name.is_empty() || is_too_long || !is_legible(name) {
+            return Err(CloseReason::InvalidName);
+        }
+        let key = fold_within(name, FOLDED_CHARS_MAX).ok_or(CloseReason::InvalidName)?;
+        let shown: Arc<str> = name.into();
         // Most names are written in one of these forms already: one copy is enough.
         let share = |form: String, of: &Arc<str>| {
             if *form == **of { of.clone() } else { form.into() }
         };
-        let key = share(fold(&shown), &shown);
+        let key = share(key, &shown);
         let skeleton = share(skeleton(&shown), &key);
         Ok(Name { shown, key, skeleton })
     }
@@ -83,36 +91,21 @@ pub struct Recipient {
 impl Recipient {
     /// Folds a name. `None` if it is longer than any name can be, however it is written.
     pub fn parse(typed: String) -> Option<Recipient> {
-        let key = fold_within(&typed, NAME_CHARS_MAX)?;
+        let key = fold_within(&typed, FOLDED_CHARS_MAX)?;
         Some(Recipient { typed, key })
     }
-}
-
-/// Trims and checks a member's name.
-///
-/// # Errors
-/// [`CloseReason::InvalidName`] if it is empty, longer than [`NAME_CHARS_MAX`], or
-/// [not legible](is_legible).
-pub fn parse_name(text: &str) -> Result<String, CloseReason> {
-    let name = text.trim();
-    let is_too_long = name.chars().nth(NAME_CHARS_MAX).is_some();
-    if name.is_empty() || is_too_long || !is_legible(name) {
-        return Err(CloseReason::InvalidName);
-    }
-    Ok(name.to_owned())
 }
 
 /// Checks and folds a room's name. The folded form is the room.
 ///
 /// # Errors
-/// [`CloseReason::InvalidRoom`] unless it is 1 to [`ROOM_CHARS_MAX`] letters, marks, digits, `_`
+/// [`CloseReason::InvalidRoom`] unless it is 1 to [`FOLDED_CHARS_MAX`] letters, marks, digits, `_`
 /// and `-`, and [legible](is_legible).
 pub fn parse_room(text: &str) -> Result<String, CloseReason> {
     let is_allowed =
         |c: char| c.is_alphanumeric() || is_combining_mark(c) || matches!(c, '_' | '-');
-    fold_within(text, ROOM_CHARS_MAX)
-        .filter(|room| (1..=ROOM_CHARS_MAX).contains(&room.chars().count()))
-        .filter(|room| room.chars().all(is_allowed))
+    fold_within(text, FOLDED_CHARS_MAX)
+        .filter(|room| !room.is_empty() && room.chars().all(is_allowed))
         .filter(|room| is_legible(text.trim()) && is_legible(room))
         .ok_or(CloseReason::InvalidRoom)
 }

@@ -13,7 +13,7 @@ use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::protocol::message::{CONTENT_BYTES_MAX, Timestamp};
-use crate::protocol::name::{NAME_CHARS_MAX, ROOM_CHARS_MAX};
+use crate::protocol::name::{FOLDED_CHARS_MAX, NAME_CHARS_MAX};
 use crate::terminal::printable::{is_printable, shorten};
 
 /// Longest text message to accept, in bytes. The longest content is 6 MiB if every byte of it is
@@ -109,7 +109,7 @@ impl Received {
                 }
                 // This goes back to the server as well.
                 let room_chars = room.chars().count();
-                Excess::check(room_chars, ROOM_CHARS_MAX, "characters in the name of its room")?;
+                Excess::check(room_chars, FOLDED_CHARS_MAX, "characters in the name of its room")?;
             }
             _ => {}
         }

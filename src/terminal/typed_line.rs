@@ -1,7 +1,7 @@
 //! The lines that a user types: messages and commands.
 
 use crate::protocol::fold::{fold, fold_within};
-use crate::protocol::name::NAME_CHARS_MAX;
+use crate::protocol::name::{FOLDED_CHARS_MAX, NAME_CHARS_MAX};
 
 /// The answer to `/help`.
 pub const HELP: &str = "Enter sends what you typed to everyone.
@@ -72,7 +72,7 @@ fn split_recipient<'a>(
 ) -> Option<(String, String)> {
     let members: Vec<String> = members.map(fold).collect();
     let is_member = |end: &usize| {
-        fold_within(&rest[..*end], NAME_CHARS_MAX).is_some_and(|name| members.contains(&name))
+        fold_within(&rest[..*end], FOLDED_CHARS_MAX).is_some_and(|name| members.contains(&name))
     };
     let ends = rest.match_indices(char::is_whitespace).map(|(end, _)| end);
     let longest = ends.take(NAME_CHARS_MAX).filter(is_member).max();

@@ -5,7 +5,7 @@ use parlour::config::Config;
 use parlour::http::response;
 use parlour::protocol::close::CloseReason;
 use parlour::protocol::message::{CONTENT_BYTES_MAX, ErrorCode};
-use parlour::protocol::name::{NAME_CHARS_MAX, ROOM_CHARS_MAX};
+use parlour::protocol::name::{FOLDED_CHARS_MAX, NAME_CHARS_MAX};
 use parlour::protocol::refusal::Refusal;
 use parlour::terminal::connection::Timeouts;
 use parlour::terminal::received::{
@@ -163,7 +163,7 @@ fn the_bounds_for_a_server_are_those_of_the_client() {
         mebibytes(MESSAGE_BYTES_MAX),
         format!("{}, the most that --max-message-bytes can be", mebibytes(CONTENT_BYTES_MAX)),
         format!("{},{:03}", MEMBERS_MAX / 1000, MEMBERS_MAX % 1000),
-        format!("{ROOM_CHARS_MAX} characters"),
+        format!("{FOLDED_CHARS_MAX} characters"),
         format!("{TOKEN_BYTES_MAX} bytes"),
     ];
     assert_eq!(told, meant);

@@ -16,9 +16,9 @@ use parlour::config::Config;
 use parlour::http::request::{HEAD_BYTES_MAX, HEADERS_MAX, HeadError, parse_head};
 use parlour::http::upgrade::{join_request, upgrade};
 use parlour::protocol::close::CloseReason;
-use parlour::protocol::fold::{FOLDED_BYTES_MAX, fold};
+use parlour::protocol::fold::fold;
 use parlour::protocol::message::{BadMessage, REFERENCE_BYTES_MAX, Request};
-use parlour::protocol::name::{NAME_CHARS_MAX, Name, ROOM_CHARS_MAX, parse_room};
+use parlour::protocol::name::{FOLDED_CHARS_MAX, NAME_CHARS_MAX, Name, parse_room};
 use parlour::protocol::visible::{can_be_seen, is_legible};
 
 use crate::echo;
@@ -43,14 +43,15 @@ pub fn query(data: &[u8]) {
     let query = String::from_utf8_lossy(data);
     match join_request(&query) {
         Ok(request) => {
-            assert!((1..=ROOM_CHARS_MAX).contains(&request.room.chars().count()));
+            assert!((1..=FOLDED_CHARS_MAX).contains(&request.room.chars().count()));
             assert_eq!(fold(&request.room), request.room);
             assert_eq!(parse_room(&request.room), Ok(request.room));
             if let Nickname::Chosen(name) = request.name {
                 let Name { shown, key, skeleton } = &name;
                 assert!((1..=NAME_CHARS_MAX).contains(&shown.chars().count()));
                 assert!(is_legible(shown) && can_be_seen(shown));
-                assert!(!key.is_empty() && !skeleton.is_empty());
+                assert!((1..=FOLDED_CHARS_MAX).contains(&key.chars().count()));
+                assert!(!skeleton.is_empty());
                 assert_eq!(fold(key), **key);
                 assert_eq!(Name::parse(shown), Ok(name));
             }
@@ -81,7 +82,7 @@ pub fn json(data: &[u8]) {
         }
     };
     assert!(can_be_seen(&content) && content.len() <= CONTENT_BYTES_MAX);
-    assert!(to.as_ref().is_none_or(|to| to.key.len() <= NAME_CHARS_MAX * FOLDED_BYTES_MAX));
+    assert!(to.as_ref().is_none_or(|to| to.key.chars().count() <= FOLDED_CHARS_MAX));
     // Another parser reads the same, unless it rejects a number or a depth in fields that parlour
     // ignores.
     if let Ok(value) = value {

@@ -1,12 +1,13 @@
 //! Names of members and rooms: which are valid, which are the same, and which look alike.
 
 use parlour::protocol::close::CloseReason;
-use parlour::protocol::fold::{FOLDED_BYTES_MAX, fold, fold_within, skeleton};
+use parlour::protocol::fold::{fold, fold_within, skeleton};
 use parlour::protocol::message::{BadMessage, ErrorCode, Request};
-use parlour::protocol::name::{NAME_CHARS_MAX, Name, ROOM_CHARS_MAX, Recipient, parse_room};
+use parlour::protocol::name::{FOLDED_CHARS_MAX, Name, Recipient, parse_room};
 use parlour::protocol::visible::{can_be_seen, is_invisible, is_legible};
 use proptest::prelude::*;
 use serde_json::json;
+use unicode_normalization::UnicodeNormalization;
 
 /// What Unicode has below Han, between Han and Hangul, behind them, and above all letters: whatever
 /// folds to something else is in one of these.
@@ -265,8 +266,14 @@ fn a_name_has_up_to_32_scalar_values_as_it_is_typed() {
     // One grapheme, of 33 scalar values.
     let family = ["👨"; 17].join("\u{200D}");
     assert_eq!(Name::parse(&family), Err(CloseReason::InvalidName));
-    // Its folded form is longer than any that could be typed.
-    assert_eq!(name(&"ﷺ".repeat(32)).key.chars().count(), 32 * 18);
+}
+
+#[test]
+fn a_name_has_up_to_64_scalar_values_as_it_is_folded() {
+    let longest = "ﷺ".repeat(3) + &"a".repeat(10);
+    assert_eq!(name(&longest).key.chars().count(), 64);
+    assert_eq!(Name::parse(&(longest + "a")), Err(CloseReason::InvalidName));
+    assert_eq!(Name::parse(&"ﷺ".repeat(32)), Err(CloseReason::InvalidName));
 }
 
 #[test]
@@ -398,23 +405,27 @@ fn a_room_has_up_to_64_scalar_values_as_it_is_folded() {
 
 #[test]
 fn a_recipient_is_folded_unless_it_is_longer_than_any_name() {
-    // As long as a name is at most, however it is written.
-    let (short, long) = ("ﷺ".repeat(32), fold("ﷺ").repeat(32));
-    assert_eq!(long.len(), NAME_CHARS_MAX * FOLDED_BYTES_MAX);
-    assert_eq!(Recipient::parse(long.clone()).unwrap().key, *name(&short).key);
-    for text in [long.clone() + "a", "a".repeat(1 << 20), "ﷺ".repeat(33), "\u{200D}".repeat(1000)]
-    {
+    // Names whose folded form is longest, as they are typed and in the most bytes.
+    for (typed, written) in [
+        ("ﷺﷺﷺaaaaaaaaaa", fold("ﷺﷺﷺaaaaaaaaaa")),
+        ("각각각", "각".nfd().collect::<String>().repeat(3)),
+    ] {
+        assert_eq!(Recipient::parse(written).unwrap().key, *name(typed).key);
+    }
+    let three_of_four_bytes = "\u{16128}".repeat(32);
+    assert_eq!(three_of_four_bytes.nfd().collect::<String>().len(), 32 * 12);
+    assert!(Recipient::parse(three_of_four_bytes.nfd().collect()).is_some());
+    let long = "a".repeat(65);
+    for text in [long.clone(), "a".repeat(1 << 20), "ﷺ".repeat(4), "\u{200D}".repeat(1000)] {
         assert_eq!(Recipient::parse(text), None);
     }
     let parse = |to: &str, content: &str| {
         let message = json!({"type": "private", "to": to, "content": content, "ref": "r"});
         Request::parse(&message.to_string(), 10)
     };
-    let Err(BadMessage::Error(error)) = parse(&(long.clone() + "a"), "x") else {
-        panic!("an error")
-    };
+    let Err(BadMessage::Error(error)) = parse(&long, "x") else { panic!("an error") };
     assert_eq!((error.code, error.reference.as_deref()), (ErrorCode::NoSuchUser, Some("r")));
-    assert_eq!(parse(&(long + "a"), "longer than 10 bytes"), Err(BadMessage::TooBig));
+    assert_eq!(parse(&long, "longer than 10 bytes"), Err(BadMessage::TooBig));
     let Ok(Request::Private { to, .. }) = parse("JOSE\u{301}", "x") else { panic!("a message") };
     assert_eq!(to, Recipient { typed: "JOSE\u{301}".to_owned(), key: "josé".to_owned() });
 }
@@ -492,8 +503,11 @@ fn every_character_folds_to_what_stays_as_it_is() {
     for c in NOT_IDEOGRAPHS.into_iter().flatten().filter_map(char::from_u32) {
         let (text, code) = (c.to_string(), u32::from(c));
         let folded = fold(&text);
-        assert!(folded.len() <= FOLDED_BYTES_MAX, "{code:x}");
-        assert_eq!(fold_within(&text, 1).as_ref(), Some(&folded), "{code:x}");
+        // None is too long for what it folds to, in one piece or in several.
+        for text in [text.clone(), text.nfd().collect(), text.nfkd().collect()] {
+            let within = fold_within(&text, folded.chars().count());
+            assert!(within.as_ref() == Some(&folded) || folded.is_empty(), "{code:x}");
+        }
         assert_eq!(fold(&folded), folded, "{code:x}");
         if is_legible(&text) && !c.is_whitespace() {
             assert!(!folded.is_empty() && !skeleton(&text).is_empty(), "{code:x}");
@@ -531,7 +545,7 @@ proptest! {
             prop_assert_eq!(Name::parse(&name.shown), Ok(name));
         }
         if let Ok(room) = parse_room(&text) {
-            prop_assert!((1..=ROOM_CHARS_MAX).contains(&room.chars().count()));
+            prop_assert!((1..=FOLDED_CHARS_MAX).contains(&room.chars().count()));
             prop_assert_eq!(parse_room(&room), Ok(room));
         }
     }
