@@ -39,14 +39,18 @@ impl<'a, T> Backlog<'a, T> {
     ///
     /// What a new client sends at once comes from `shared`, which all clients of its address have
     /// in common. Otherwise whoever connects again would have a full allowance each time.
+    ///
+    /// On the heap and not inlined: what a reader has on its stack stays with each idle client.
+    #[inline(never)]
     pub fn new(
         config: &Config,
         shared: Option<SharedAllowance>,
         backlogs: &'a Backlogs,
-    ) -> Backlog<'a, T> {
+    ) -> Box<Backlog<'a, T>> {
         let start = if shared.is_some() { Allowance::fresh } else { Allowance::full };
         let allowance = start(config.message_rate, config.message_burst, Instant::now());
-        Backlog { allowance, shared, waiting: VecDeque::new(), bytes: 0, waits: None, backlogs }
+        let waiting = VecDeque::new();
+        Box::new(Backlog { allowance, shared, waiting, bytes: 0, waits: None, backlogs })
     }
 
     /// Returns a message that may be handed over at once. Otherwise keeps it, behind the others.

@@ -174,7 +174,7 @@ pub fn read_pump<T>(
     leftover: Vec<u8>,
     replies: &ReaderEnd,
     config: &Config,
-    mut backlog: Backlog<T>,
+    mut backlog: Box<Backlog<T>>,
     parse: impl Fn(Message) -> Result<T, CloseReason>,
     mut handle: impl FnMut(Incoming<T>) -> Result<(), CloseReason>,
 ) -> CloseReason {
@@ -254,7 +254,7 @@ fn read_one<T>(
 fn hand_over_rest<T>(
     reason: CloseReason,
     replies: &ReaderEnd,
-    mut backlog: Backlog<T>,
+    mut backlog: Box<Backlog<T>>,
     mut handle: impl FnMut(Incoming<T>) -> Result<(), CloseReason>,
 ) {
     if backlog.is_empty() {

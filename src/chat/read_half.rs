@@ -27,8 +27,11 @@ const HEADER_BYTES_MAX: usize = 14;
 pub struct ReadHalf<'a> {
     stream: &'a TcpStream,
     replies: &'a ReaderEnd,
-    /// The pace of floods of frames that make no message.
-    allowance: Option<Allowance>,
+    /// The pace of floods of frames that make no message. Made for the first flood: most clients
+    /// never need it.
+    allowance: Option<Box<Allowance>>,
+    /// Messages a second, and at once.
+    rate: (u32, u32),
     frames: FrameCounter,
     /// Frames received since the last message.
     frames_unpaid: usize,
@@ -50,7 +53,8 @@ impl<'a> ReadHalf<'a> {
         ReadHalf {
             stream,
             replies,
-            allowance: Allowance::full(config.message_rate, config.message_burst, Instant::now()),
+            allowance: None,
+            rate: (config.message_rate, config.message_burst),
             frames_unpaid: frames.count(leftover),
             frames,
             silence_max: config.ping_timeout,
@@ -86,6 +90,10 @@ impl<'a> ReadHalf<'a> {
     /// could come forever and never exceed the limit of a message, and pings.
     fn pay_for_frames(&mut self) {
         self.frames_unpaid -= FRAMES_PER_MESSAGE;
+        if self.allowance.is_none() {
+            let (per_second, burst) = self.rate;
+            self.allowance = Allowance::full(per_second, burst, Instant::now()).map(Box::new);
+        }
         let Some(allowance) = &mut self.allowance else { return };
         while let Err(wait) = allowance.take(1, Instant::now()) {
             thread::sleep(wait);

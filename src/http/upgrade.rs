@@ -3,11 +3,11 @@
 use percent_encoding::percent_decode_str;
 use tungstenite::error::{Error, ProtocolError};
 use tungstenite::handshake::server::{create_response, write_response};
-use tungstenite::http::StatusCode;
 use tungstenite::http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderValue, ORIGIN, SEC_WEBSOCKET_KEY,
     SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
+use tungstenite::http::{self, StatusCode};
 
 use super::request::{Request, any_item};
 use super::response::{self, Response};
@@ -52,21 +52,36 @@ pub fn upgrade(mut request: Box<Request>, leftover: Vec<u8>) -> Result<Upgrade, 
 
 /// Returns the `101` response to a valid upgrade.
 ///
-/// Not inlined, so that its stack and that of parsing the query don't add up.
+/// Not inlined, nor are its three steps, so that their stacks and that of parsing the query don't
+/// add up.
 #[inline(never)]
 fn accept(request: &mut Request) -> Result<Vec<u8>, Box<Response>> {
     simplify_upgrade(request)?;
-    let accepted = create_response(request).map_err(|error| refusal(request, error))?;
+    let accepted = switch_protocols(request)?;
+    Ok(encode(&accepted))
+}
+
+#[inline(never)]
+fn switch_protocols(request: &Request) -> Result<Box<http::Response<()>>, Box<Response>> {
+    match create_response(request) {
+        Ok(accepted) => Ok(Box::new(accepted)),
+        Err(error) => Err(refusal(request, error)),
+    }
+}
+
+#[inline(never)]
+fn encode(accepted: &http::Response<()>) -> Vec<u8> {
     // Long enough from the start: to grow it would take stack, deep down.
     let mut response = Vec::with_capacity(RESPONSE_BYTES);
-    write_response(&mut response, &accepted)
+    write_response(&mut response, accepted)
         .expect("a Vec takes every write, and these headers are text");
-    Ok(response)
+    response
 }
 
 /// Reduces a request's lists (RFC 9110, 5.6.1) to what tungstenite looks for.
 ///
 /// It reads one line of each header, and accepts no other protocol next to its own.
+#[inline(never)]
 fn simplify_upgrade(request: &mut Request) -> Result<(), Box<Response>> {
     let headers = request.headers_mut();
     for (name, token) in [(CONNECTION, "upgrade"), (UPGRADE, "websocket")] {
@@ -90,6 +105,7 @@ fn simplify_upgrade(request: &mut Request) -> Result<(), Box<Response>> {
 
 /// Builds the response to a request that tungstenite does not accept. Names the remedy if a proxy
 /// seems to be the cause.
+#[inline(never)]
 fn refusal(request: &Request, error: Error) -> Box<Response> {
     let headers = request.headers();
     let from_browser = is_wanted(headers) || headers.contains_key(ORIGIN);
