@@ -28,7 +28,7 @@ impl Allowance {
 
     /// Starts an allowance like [`full`](Allowance::full), but with nothing saved: one unit at
     /// once, then at the rate, until a pause has filled it.
-    pub fn fresh(per_second: u32, burst: u32, now: Instant) -> Option<Allowance> {
+    pub fn empty(per_second: u32, burst: u32, now: Instant) -> Option<Allowance> {
         let mut allowance = Allowance::full(per_second, burst, now)?;
         allowance.paid_until += allowance.slack;
         Some(allowance)

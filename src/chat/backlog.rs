@@ -47,7 +47,7 @@ impl<'a, T> Backlog<'a, T> {
         shared: Option<SharedAllowance>,
         backlogs: &'a Backlogs,
     ) -> Box<Backlog<'a, T>> {
-        let start = if shared.is_some() { Allowance::fresh } else { Allowance::full };
+        let start = if shared.is_some() { Allowance::empty } else { Allowance::full };
         let allowance = start(config.message_rate, config.message_burst, Instant::now());
         let waiting = VecDeque::new();
         Box::new(Backlog { allowance, shared, waiting, bytes: 0, waits: None, backlogs })

@@ -1,5 +1,8 @@
 //! One chat client: two threads, as in Go.
 //!
+//! Go's `Client` is split in three here: the [`Connection`], the hub's [`Outbox`], and the reader's
+//! `Client`, which is registered with the hub as long as it exists.
+//!
 //! [`read_pump`] is the only one that reads from the socket. `write_pump` is the only one that
 //! waits for the socket to take what is written. They stand side by side here, as in Go's
 //! `client.go`.
@@ -56,14 +59,14 @@ pub struct Shared {
     pub inbox: Sender<Timed>,
     /// Where writers help each other.
     pub sweeps: SweepQueue,
-    /// True once the server was told to stop.
+    /// True once the server is stopping.
     pub stopping: Arc<AtomicBool>,
     /// Clients that send faster than they may.
     pub backlogs: Backlogs,
 }
 
 impl Shared {
-    /// True once the server was told to stop.
+    /// True once the server is stopping.
     pub fn stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
     }
@@ -138,6 +141,7 @@ pub fn with_writer(
     // `read`), then the writer ends, then it is joined, and then the end is reported.
     let mut end = EndReport { connection, reason: CloseReason::InternalError };
     let thread = JoinOnDrop(Some(thread));
+    // Moved here, so that a panic drops it before `thread` and `end`.
     let replies = replies;
 
     let reason = read(outbox, &replies);
@@ -163,6 +167,8 @@ pub enum Incoming<T> {
 /// Reads messages, and hands them to `handle` at the allowed pace, until that, the client or the
 /// socket ends it. Returns why it ended.
 ///
+/// Generic, so that the conformance test can echo messages without a hub.
+///
 /// What was received before the end is handed over after it, still at the allowed pace. If that
 /// takes time, the close is sent first.
 ///
@@ -187,7 +193,7 @@ pub fn read_pump<T>(
             Err(reason) => break reason,
         }
     };
-    hand_over_rest(reason, replies, backlog, handle);
+    hand_over_rest(reason, replies, &mut backlog, handle);
     reason
 }
 
@@ -222,7 +228,9 @@ fn read_one<T>(
     }
     let wait = (!backlog.is_empty()).then(|| backlog.wait());
     if backlog.is_full() && !replies.over() {
-        wait.into_iter().for_each(thread::sleep);
+        if let Some(wait) = wait {
+            thread::sleep(wait);
+        }
         return Ok(());
     }
     let polls = socket.get_mut().poll(wait);
@@ -254,7 +262,7 @@ fn read_one<T>(
 fn hand_over_rest<T>(
     reason: CloseReason,
     replies: &ReaderEnd,
-    mut backlog: Box<Backlog<T>>,
+    backlog: &mut Backlog<T>,
     mut handle: impl FnMut(Incoming<T>) -> Result<(), CloseReason>,
 ) {
     if backlog.is_empty() {
@@ -411,7 +419,7 @@ struct Client {
     id: ClientId,
     inbox: Sender<Timed>,
     message_rate: u32,
-    /// It knows that it sends too fast.
+    /// True once the client was notified that it sends too fast.
     is_notified: bool,
     /// Why the client leaves. Until that is known, a drop can only be a panic.
     reason: CloseReason,
@@ -459,7 +467,8 @@ impl Client {
         }
     }
 
-    /// Sends an event to the hub. Waits while the inbox is full, and so does the client, by TCP.
+    /// Sends an event to the hub. Blocks while the inbox is full. Then nothing is read, and TCP
+    /// slows the client.
     fn send(&self, event: Event) {
         if self.inbox.send(Timed::now(event)).is_err() {
             // The hub has ended. It dropped the outbox, and the writer closes the connection.

@@ -20,13 +20,13 @@ struct Entry {
 
 impl Frames {
     /// Wraps frames that are made now and queued later, so that their time in a queue is unknown.
-    pub fn made_before(bytes: Vec<u8>) -> Frames {
+    pub fn untimed(bytes: Vec<u8>) -> Frames {
         Frames(Arc::new(Entry { bytes, rest: Vec::new(), queued: None }))
     }
 
     /// Puts a frame in front of others, which stay shared and are not copied. `rest` must not have
     /// a rest of its own.
-    pub fn before(bytes: Vec<u8>, rest: Vec<Frames>) -> Frames {
+    pub fn with_rest(bytes: Vec<u8>, rest: Vec<Frames>) -> Frames {
         Frames(Arc::new(Entry { bytes, rest, queued: Some(Instant::now()) }))
     }
 
@@ -54,7 +54,7 @@ impl Frames {
 impl From<Vec<u8>> for Frames {
     /// Wraps frames that are queued at once.
     fn from(bytes: Vec<u8>) -> Frames {
-        Frames::before(bytes, Vec::new())
+        Frames::with_rest(bytes, Vec::new())
     }
 }
 

@@ -123,7 +123,7 @@ impl History {
             let known = Known { number: Number::Public(self.seq), digest: digest(None, content) };
             self.known.insert(reference.clone(), known);
         }
-        let frame = Frames::made_before(frame);
+        let frame = Frames::untimed(frame);
         self.bytes += frame.memory();
         self.messages.push_back(PublicMessage { frame, author, reference });
         if self.messages.len() > messages_max {

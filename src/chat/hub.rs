@@ -1,7 +1,7 @@
 //! The hub: one thread that owns every room and member, and never waits for any of them.
-//!
 //! [`Hub::run`] turns readiness into an [`Event`], and [`Hub::handle`] decides. `handle` does no
-//! I/O and reads no clock, so the tests drive it without a thread or a socket.
+//! I/O, and decides by the time that it is given. So the tests drive it without a thread or a
+//! socket.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -22,7 +22,7 @@ use crate::protocol::message::{self, Timestamp};
 use crate::protocol::name::Name;
 use crate::system::metrics::METRICS;
 
-/// Maximum number of events handled before their messages are sent.
+/// Maximum number of events handled before their messages are sent, except at a stop.
 const TURN_EVENTS_MAX: usize = 256;
 /// When the rooms' memory is full, history is trimmed until one part in this many is free.
 const HISTORY_SPARE: usize = 8;
@@ -54,7 +54,7 @@ pub struct Hub {
     lives: u64,
     /// Random for each run of the server, the first part of every epoch.
     run_id: u64,
-    /// Memory that the messages occupy which all rooms remember.
+    /// Bytes of history in all rooms together.
     history_bytes: usize,
     stopping: bool,
     /// Counted here, and added to the metric at the end of each turn.
@@ -174,6 +174,7 @@ impl Hub {
 
     /// Decides about one event. What members get for it waits for [`flush`](Hub::flush).
     pub fn handle(&mut self, event: Event, now: Now) {
+        // Events of a client that waits to come back are kept until it may join.
         let Some(event) = self.returning.hold(event) else { return };
         match event {
             Event::Register(newcomer) => self.register(newcomer, now),
@@ -183,6 +184,7 @@ impl Hub {
             }
             Event::Publish { id, content, reference } => {
                 let history_max = self.config.history;
+                // A copy, since `with_room` borrows all of `self`.
                 let mut history_bytes = self.history_bytes;
                 self.with_room(id, |room| {
                     history_bytes -= room.history().bytes();
@@ -250,7 +252,8 @@ impl Hub {
             return newcomer.outbox.close(CloseReason::ServerShutdown);
         }
         if let Some(older) = self.older_with_backlog(&newcomer.request) {
-            // It stays a member until then, and is read no more.
+            // The older client stays a member until its backlog is handed over. Nothing more is
+            // read from it.
             self.rooms[&*newcomer.request.room].room.stop_reading(older);
             return self.returning.wait(newcomer, older);
         }
@@ -310,7 +313,8 @@ impl Hub {
         }
     }
 
-    /// Removes a client. No other code does. Does nothing for one that has gone already.
+    /// Removes a client that leaves, for whatever reason. Does nothing for one that has gone
+    /// already. Only a client that is replaced by its own return goes in `register`.
     ///
     /// A client that did not close its connection itself may be back in a moment: it stays a member
     /// until its absence is due.
@@ -447,7 +451,7 @@ fn mark_dirty(dirty: &mut Vec<Arc<str>>, key: &Arc<str>, entry: &mut RoomEntry) 
     }
 }
 
-/// Returns a guest name that is free in the room. There are more of them than clients fit.
+/// Returns a guest name that is free in the room. There are more guest names than clients.
 fn free_guest_name(room: &Room, start: u32) -> Name {
     (start..=u32::MAX)
         .chain(0..start)

@@ -1,4 +1,4 @@
-//! Client to hub: the events that the hub's inbox carries.
+//! Client to hub: what happens to the hub. All but its own clock and stop comes through the inbox.
 //!
 //! There is one inbox, a bounded channel, for everything that a client does. Go's chat has three
 //! unbuffered channels, on which each client's events keep their order. With three buffered ones
@@ -21,8 +21,8 @@ use crate::protocol::session::Session;
 
 /// Events that the inbox holds before readers wait, and with them, by TCP, their clients.
 pub const INBOX_EVENTS: usize = 1024;
-/// Bytes that may wait of what a client sent: in its backlog, and in the hub while the client waits
-/// to come back. The last message may exceed it.
+/// Maximum bytes of one client's waiting messages: in its backlog, and in the hub while the client
+/// waits to come back. The last message may exceed it.
 pub const BACKLOG_BYTES_MAX: usize = 64 * 1024;
 /// How long the hub has to reply to a health check.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);

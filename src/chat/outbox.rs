@@ -22,7 +22,7 @@ use crate::protocol::message::{ServerMessage, frame_bytes_max, now};
 /// Bytes that gather in a turn before they are queued. An entry holds at most this much for
 /// everyone and as much for its member alone, or one message that is larger.
 pub const ENTRY_BYTES_MAX: usize = 16 * 1024;
-/// Longest messages for which a queue has space, whatever `--queue-bytes` is.
+/// Number of messages of maximum size for which a queue always has space.
 const QUEUE_MESSAGES_MIN: u64 = 8;
 /// Control frames from the reader that wait for the writer. More of them push out the oldest: only
 /// the newest ping needs an answer (RFC 6455, 5.5.3).
@@ -102,6 +102,7 @@ impl Outbox {
     pub fn close(self, reason: CloseReason) {
         // The first reason counts: another thread may have found one before.
         self.line.set_reason(reason);
+        // `self` is dropped here, which closes the queue.
     }
 
     /// Refuses a newcomer: sends what it can do about it, if anything, then closes.

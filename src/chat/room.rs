@@ -20,7 +20,7 @@ use crate::protocol::session::Session;
 use crate::system::metrics::METRICS;
 
 /// Longest history in a greeting, in bytes: the newest messages that fit. A client that reads 500
-/// kbit/s takes it within the default `--write-timeout`.
+/// kbit/s takes it within ten seconds.
 const GREETING_BYTES_MAX: usize = 512 * 1024;
 /// Private messages kept for an absent member, and their bytes.
 const KEPT_MESSAGES_MAX: usize = 32;
@@ -231,7 +231,7 @@ impl Room {
             ts: now,
         }
         .to_frame();
-        outbox.greet(Frames::before(welcome, self.missed_frames(missed, kept)));
+        outbox.greet(Frames::with_rest(welcome, self.missed_frames(missed, kept)));
         self.members.insert(id, identity, outbox);
     }
 
@@ -396,7 +396,7 @@ impl Room {
         let number = self.history.next_private();
         let reference = reference.map(|reference| (reference.clone(), number));
         let sender = Some(SentBy { identity: sender.clone(), reference });
-        let frame = Frames::made_before(frame.to_vec());
+        let frame = Frames::untimed(frame.to_vec());
         absent.keep(KeptMessage { frame, after: self.history.seq(), sender })
     }
 
@@ -430,7 +430,7 @@ impl Room {
         } else if let Some(absent) = self.absent.get_mut(&identity.name.key)
             && absent.identity.session == identity.session
         {
-            let frame = Frames::made_before(frame);
+            let frame = Frames::untimed(frame);
             absent.keep(KeptMessage { frame, after: self.history.seq(), sender: None });
         }
     }

@@ -74,7 +74,7 @@ impl WriterEnd {
     ///
     /// # Errors
     /// What the socket says, and [`ErrorKind::TimedOut`] if a full socket takes less than
-    /// [`LEAST_BYTES_PER_SECOND`] for `timeout`. Once the hub has closed the outbox, `timeout` is
+    /// [`LEAST_BYTES_PER_SECOND`] for `timeout`. Once the connection is being closed, `timeout` is
     /// for all that is left.
     pub fn write_queued(&mut self, stream: &TcpStream, timeout: Duration) -> io::Result<Status> {
         let mut tally = WriteTally::default();
@@ -87,7 +87,7 @@ impl WriterEnd {
             }
         };
         if self.sweeps.help() == Help::More {
-            // Later: this writer's own client is waiting for its ping.
+            // More sweeps wait. Unpark, so that the next `wait` returns at once, after the ping.
             thread::current().unpark();
         }
         Ok(status)
@@ -229,7 +229,8 @@ impl Drop for WriterEnd {
 /// What the three ends of one client's queue share, and helpers use.
 pub struct Line {
     queue: Receiver<Frames>,
-    /// Bytes taken from `queue` so far. Only the thread that holds `writing` adds to it.
+    /// Bytes taken from `queue` so far. Only the thread that holds `writing` adds to it, or the
+    /// writer once nobody else can.
     taken: AtomicU64,
     /// Control frames from the reader.
     pub(super) replies: Mutex<VecDeque<Frames>>,
@@ -241,7 +242,7 @@ pub struct Line {
     pub(super) writer: OnceLock<Thread>,
     /// The writer can't help with a sweep: it blocks on its own socket, or is about to end.
     unavailable: AtomicBool,
-    /// The writer has ended.
+    /// Nothing is written to the socket any more.
     pub(super) ended: AtomicBool,
     /// Why the connection ends, from whoever found out first.
     reason: OnceLock<CloseReason>,
@@ -331,7 +332,7 @@ pub enum Status {
     Closed,
 }
 
-/// How far writing without waiting came.
+/// The result of a write that does not block.
 enum Written {
     /// Everything that was queued.
     All(Status),
@@ -537,7 +538,7 @@ impl Drop for WakeOnPanic<'_> {
     }
 }
 
-/// Whether more help is wanted than this writer gave.
+/// The result of helping: done, or more sweeps wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Help {
     Done,

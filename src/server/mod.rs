@@ -1,7 +1,7 @@
 //! Starts and stops every thread: the accept loop, the hub, the reaper, and a reader for each
 //! connection.
 //!
-//! May import `http`, `store`, `chat`, `system`, `protocol` and `config`. In reading order: this
+//! May import `http`, `chat`, `system`, `protocol` and `config`. In reading order: this
 //! file, then [`reaper`], which joins the threads, and [`listener`], which binds addresses and
 //! accepts connections.
 //!
