@@ -13,7 +13,7 @@ use parlour::config::Config;
 use serde_json::{Value, json};
 
 use crate::support::namespace::{in_own_network, ip};
-use crate::support::program::{Program, assert_contains, command};
+use crate::support::program::{Program, assert_contains, command, wrapper};
 use crate::support::raw::{
     CLOSE, FIN, RawClient, exchange, exchange_bytes, get, masked, public, text, upgrade,
 };
@@ -493,9 +493,9 @@ fn the_log_is_json_for_a_collector() {
 fn a_service_ignores_sighup() {
     // A new session has no terminal.
     let server = command(&["--listen", "127.0.0.1:0"]);
-    let mut service = Command::new("setsid");
+    let mut service = wrapper("setsid");
     service.arg(server.get_program()).args(server.get_args());
-    service.env_remove("RUST_LOG").stdin(Stdio::null()).stderr(Stdio::piped());
+    service.stdin(Stdio::null()).stderr(Stdio::piped());
     let program = Program::start(&mut service);
     program.signal("HUP");
     program.signal("HUP");
@@ -507,10 +507,10 @@ fn a_service_ignores_sighup() {
 /// `before`.
 fn in_a_terminal(terminal: OwnedFd, before: &str) -> Program {
     let server = command(&["--listen", "127.0.0.1:0"]);
-    let mut shell = Command::new("sh");
+    let mut shell = wrapper("sh");
     shell.args(["-c", &format!(r#"{before}; exec setsid -c "$0" "$@""#)]);
     shell.arg(server.get_program()).args(server.get_args());
-    shell.env_remove("RUST_LOG").stdin(terminal).stderr(Stdio::piped());
+    shell.stdin(terminal).stderr(Stdio::piped());
     Program::start(&mut shell)
 }
 

@@ -13,7 +13,9 @@ use parlour::system::limits::{Ceiling, ceiling, ceiling_below, cgroup_limit};
 use rlimit::Resource;
 use serde_json::json;
 
-use crate::support::program::{Program, assert_logged_rarely, command};
+use crate::support::program::{
+    Program, assert_logged_rarely, command, forget_own_variables, wrapper,
+};
 use crate::support::raw::{RawClient, exchange, public, upgrade};
 use crate::support::{Client, DEADLINE, TestServer, assert_has, eventually, is_root};
 
@@ -169,9 +171,9 @@ fn every_limit_of_kernel_and_cgroup_counts_and_one_that_aborts_is_no_start() {
 
 /// The program under a limit of prlimit(1), such as `--as=N`.
 fn limited(limit: &str, options: &[&str]) -> Command {
-    let mut command = Command::new("prlimit");
+    let mut command = wrapper("prlimit");
     command.args([limit, env!("CARGO_BIN_EXE_parlour"), "--listen=127.0.0.1:0"]).args(options);
-    command.env_remove("MALLOC_ARENA_MAX").stderr(std::process::Stdio::piped());
+    command.stderr(std::process::Stdio::piped());
     command
 }
 
@@ -239,7 +241,7 @@ fn a_limit_that_leaves_no_memory_for_a_client_is_named_at_the_start() {
 #[test]
 fn few_descriptors_lower_the_ceiling() {
     // The shell's `ulimit` sets the soft and the hard limit.
-    let mut command = Command::new("sh");
+    let mut command = wrapper("sh");
     command.args([
         "-c",
         "ulimit -n 120; exec \"$0\" --listen 127.0.0.1:0",
@@ -325,6 +327,7 @@ fn without_threads_newcomers_are_refused_with_503_and_nobody_else_notices() {
     fs::copy(env!("CARGO_BIN_EXE_parlour"), &copy).unwrap();
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
     let mut command = Command::new(&copy);
+    forget_own_variables(&mut command);
     command.args(["--listen=127.0.0.1:0", "--message-rate=0"]).stderr(Stdio::piped());
     let program = Program::start(command.uid(user).gid(user));
     fs::remove_file(&copy).unwrap();

@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 use parlour::cli::{FAILURE, USAGE};
 
 use crate::support::namespace::{in_own_network, ip};
-use crate::support::program::{Program, command};
+use crate::support::program::{Program, command, wrapper};
 use crate::support::raw::{RawClient, exchange};
 use crate::support::{DEADLINE, eventually};
 
@@ -165,7 +165,7 @@ fn activated(
     let count = if second.is_some() { 2 } else { 1 };
     let script = "export LISTEN_PID=$$; exec \"$0\" \"$@\" 3<&0 4<&1 </dev/null >/dev/null";
     let server = command(options);
-    let mut shell = Command::new("sh");
+    let mut shell = wrapper("sh");
     shell.args(["-c", script]).arg(server.get_program()).args(server.get_args());
     shell.env("LISTEN_FDS", count.to_string()).env("LISTEN_FDNAMES", names).env_remove("RUST_LOG");
     shell.stdin(socket.into()).stderr(Stdio::piped());

@@ -13,18 +13,28 @@ use super::eventually;
 /// process has for its own. It pipes its output to the test.
 pub fn command(options: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_parlour"));
+    forget_own_variables(&mut command);
+    command.args(options).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Returns a command that runs `program`, which starts parlour in its turn. parlour gets none of the
+/// variables that this process has for its own, and SIGHUP as if the tests did not run under nohup.
+pub fn wrapper(program: &str) -> Command {
+    let mut command = Command::new("env");
+    command.args(["--default-signal=HUP", program]);
+    forget_own_variables(&mut command);
+    command
+}
+
+/// Removes what would change parlour from the environment of `command`.
+pub fn forget_own_variables(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("PARLOUR_") {
             command.env_remove(name);
         }
     }
-    command
-        .args(options)
-        .env_remove("RUST_LOG")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command
+    command.env_remove("RUST_LOG").env_remove("MALLOC_ARENA_MAX");
 }
 
 /// A server in a process of its own.
