@@ -161,7 +161,8 @@ fn certify(folder: &Path) {
 
 /// Returns the site with this test's addresses and paths.
 fn site(folder: &Path, address: SocketAddr, upstream: SocketAddr, timeout: &str) -> String {
-    let here = |file: &str| folder.join(file).display().to_string();
+    // In quotes, since the folder's path may have spaces.
+    let here = |file: &str| format!("\"{}\"", folder.join(file).display());
     let changes = [
         ("    listen [::]:443 ssl;\n", String::new()),
         ("listen 443 ssl;", format!("listen {address} ssl;")),
@@ -181,10 +182,11 @@ fn site(folder: &Path, address: SocketAddr, upstream: SocketAddr, timeout: &str)
 fn around(site: &str, folder: &Path) -> String {
     let folder = folder.display();
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
-    let temporary = temporary.map(|name| format!("{name}_temp_path {folder}/{name};\n")).concat();
+    let temporary =
+        temporary.map(|name| format!("{name}_temp_path \"{folder}/{name}\";\n")).concat();
     format!(
-        "daemon off;\npid {folder}/pid;\nerror_log {folder}/error.log;\nevents {{}}\n\
-         http {{\naccess_log {folder}/access.log;\n{temporary}{site}}}\n"
+        "daemon off;\npid \"{folder}/pid\";\nerror_log \"{folder}/error.log\";\nevents {{}}\n\
+         http {{\naccess_log \"{folder}/access.log\";\n{temporary}{site}}}\n"
     )
 }
 

@@ -18,8 +18,9 @@ pub fn command(options: &[&str]) -> Command {
     command
 }
 
-/// Returns a command that runs `program`, which starts parlour in its turn. parlour gets none of the
-/// variables that this process has for its own, and SIGHUP as if the tests did not run under nohup.
+/// Returns a command that runs `program`, which starts parlour in its turn. parlour gets none of
+/// the variables that this process has for its own, and SIGHUP as if the tests did not run under
+/// nohup.
 pub fn wrapper(program: &str) -> Command {
     let mut command = Command::new("env");
     command.args(["--default-signal=HUP", program]);
