@@ -47,6 +47,7 @@ fuzz: ## look for input that breaks a parser or a pump, a minute each; installs 
 lint: ## check format, clippy and documentation; a warning is an error
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --test conformance -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 
 bench: ## measure throughput, latency, CPU and memory on this machine

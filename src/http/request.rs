@@ -48,6 +48,7 @@ pub enum HeadError {
 }
 
 /// A head that could not be read.
+#[derive(Debug)]
 pub struct BadHead {
     /// Why.
     pub error: HeadError,

@@ -11,6 +11,7 @@ const METHOD_BYTES_MAX: usize = 16;
 
 /// What a request asks for, for the log: method and path, escaped and shortened. A query may hold a
 /// session, so it is left out.
+#[derive(Debug)]
 pub struct RequestLine {
     text: String,
     /// True if the method is `HEAD`: the response must not have a body.
