@@ -12,7 +12,7 @@ use parlour::cli::{FAILURE, USAGE};
 use crate::support::namespace::{in_own_network, ip};
 use crate::support::program::{Program, command, wrapper};
 use crate::support::raw::{RawClient, exchange};
-use crate::support::{DEADLINE, eventually};
+use crate::support::{DEADLINE, eventually, has_ipv6};
 
 const HEALTHZ: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 
@@ -23,15 +23,6 @@ const DISABLE_IPV6: &str = "/proc/sys/net/ipv6/conf/all/disable_ipv6";
 fn run(command: &mut Command) -> (Option<i32>, String) {
     let Output { status, stderr, .. } = command.output().expect("the program runs");
     (status.code(), String::from_utf8(stderr).expect("text"))
-}
-
-/// True if this system has IPv6. Says so if not.
-fn has_ipv6() -> bool {
-    let found = TcpListener::bind("[::1]:0").is_ok();
-    if !found {
-        eprintln!("LEFT OUT: there is no IPv6");
-    }
-    found
 }
 
 /// Asserts that `healthcheck` and `chat` find a server that listens on `text`.

@@ -210,3 +210,12 @@ pub fn assert_has(message: &Value, expected: Value) {
         assert_eq!(&message[key], value, "{key} of {message}");
     }
 }
+
+/// True if this system has IPv6. Says so if not.
+pub fn has_ipv6() -> bool {
+    let found = std::net::TcpListener::bind("[::1]:0").is_ok();
+    if !found {
+        eprintln!("LEFT OUT: there is no IPv6");
+    }
+    found
+}
